@@ -1,0 +1,141 @@
+"""
+Child side: the template, from which children are forked.
+
+Either a copy of the parent, forked once and tidied once, or a fresh interpreter that has
+loaded a project (fresh.py). Then it does what the parent asks on its socket: fork a child
+around two descriptors, wait for one that is dead. It runs no code but this, so its pages
+stay as they were, shared with its children.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import time
+from functools import partial
+from typing import Any, NoReturn
+
+from setproctitle import setproctitle, setthreadtitle
+
+from dayfly.executor import child, rehearsal, tidy
+from dayfly.executor.fork import fork
+from dayfly.executor.terms import Terms
+
+Answer = dict[str, Any]
+
+
+def live_as_copy(
+    control: socket.socket,
+    streams: tidy.StandardStreams,
+    terms: Terms,
+    *,
+    parent_pid: int,
+    workdir_known: tuple[int, int] | None,
+) -> NoReturn:
+    """Live the life of a template that was forked: get rid of all that a child must not have, and serve."""
+    tidy.reset_signals()
+    tidy.own_group()
+    tidy.die_with_parent(parent_pid)
+    null = os.open(os.devnull, os.O_RDWR)
+    streams.install(null)
+    tidy.drop_descriptors(keep={control.fileno()})
+    tidy.reopen_logs()
+    for hook in terms.after_fork:
+        hook()
+    gc.freeze()  # what the parent has not frozen: a collection would copy it all
+    rehearsal.rehearse(terms)
+    tidy.unblock_signals()
+    say(control, {"ready": True})
+    serve(control, streams, terms, workdir_known=workdir_known)
+
+
+def serve(
+    control: socket.socket,
+    streams: tidy.StandardStreams,
+    terms: Terms,
+    *,
+    workdir_known: tuple[int, int] | None,
+) -> NoReturn:
+    """
+    Fork and reap children as asked, until the parent closes its end, or dies; then end them.
+
+    Children outlive a template that is killed: the parent, a subreaper, gets them. So they do not
+    ask to die with the template; in the end it is the template that ends them.
+    """
+    setproctitle("dayfly: template")
+    setthreadtitle("dayfly-template")
+    # The socket tells of the parent's death; and whoever kills the template means only it.
+    tidy.outlive_parent()
+    children: set[int] = set()
+
+    def newborn(channel: socket.socket, output_fd: int) -> NoReturn:
+        tidy.point_at_null(control.fileno())
+        tidy.own_group()
+        streams.install(output_fd)
+        tidy.point_at_null(output_fd)
+        child.live_tidied(channel, terms, workdir_known=workdir_known)
+
+    while True:
+        try:
+            question, fds, _, _ = socket.recv_fds(control, 4096, 2)
+        except ConnectionResetError:  # it died with an answer of ours unread
+            question = b""
+        if not question:
+            _end(children)
+        order = json.loads(question)
+        if order["do"] == "spawn":
+            answer = _spawn(newborn, *fds)
+            children.add(answer.get("pid", 0))
+        else:
+            answer = _reap(order["pid"])
+            children.discard(order["pid"])
+        say(control, answer)
+
+
+def say(control: socket.socket, answer: Answer) -> None:
+    """Answer the parent; nobody hears it when the parent is gone, which the next question tells."""
+    try:
+        control.send(json.dumps(answer).encode())
+    except OSError:
+        pass
+
+
+def _spawn(newborn: Any, channel_fd: int, output_fd: int) -> Answer:
+    channel = socket.socket(fileno=channel_fd)
+    channel.set_inheritable(False)  # what came over a socket is inherited by exec otherwise
+    began = time.monotonic()
+    try:
+        pid = fork(partial(newborn, channel, output_fd))
+    except OSError as error:
+        return {"errno": error.errno}
+    finally:
+        channel.close()
+        os.close(output_fd)
+    return {"pid": pid, "fork_seconds": time.monotonic() - began}
+
+
+def _reap(pid: int) -> Answer:
+    """Wait for a child that its pidfd says is dead."""
+    try:
+        _, status, rusage = os.wait4(pid, 0)
+    except ChildProcessError:
+        return {"status": None}
+    return {"status": status, "rusage": tuple(rusage)}
+
+
+def _end(children: set[int]) -> NoReturn:
+    for pid in children - {0}:
+        for kill in (os.killpg, os.kill):  # one that was just forked has no group yet
+            try:
+                kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+    for pid in children - {0}:
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass
+    os._exit(0)

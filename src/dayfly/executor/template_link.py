@@ -1,0 +1,130 @@
+"""Parent side: one template. Asks it, hears its answers, and knows what it owes."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from dayfly.executor.launchers import wait_for
+
+#: A template that does not answer for so long hangs, and is replaced.
+ANSWER_SECONDS = 10.0
+#: How long one may take to end its children, when all is over.
+LEAVE_SECONDS = 2.0
+
+Answer = dict[str, Any]
+OnAnswer = Callable[[Answer | None], None]
+
+
+class Template:
+    """One template: asks it, and hears its answers, which come in the order of the questions."""
+
+    def __init__(
+        self,
+        pid: int,
+        control: socket.socket,
+        *,
+        start_seconds: float,
+        unwatch: Callable[[int], None],
+    ) -> None:
+        """*unwatch* is told the descriptor of *control* just before that is closed."""
+        self.pid = pid
+        self.began = time.monotonic()
+        self.control = control
+        self.is_ready = False
+        self.is_gone = False
+        #: Children that it has forked, and that nobody has waited for yet.
+        self.children: set[int] = set()
+        #: Another one serves in its place, so what it still forks is of no use.
+        self.is_outdated = False
+        #: Waits for its last child, and forks no more.
+        self.is_retired = False
+        #: Nobody minds its end.
+        self.is_unwanted = False
+        self._unwatch = unwatch
+        self._answers: deque[OnAnswer] = deque()
+        self._answer_seconds = start_seconds
+        self._deadline: float | None = None
+
+    def expect(self, on_answer: OnAnswer) -> None:
+        """Note who wants the next answer but those that are due already."""
+        self._answers.append(on_answer)
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._answer_seconds
+
+    def ask(self, question: dict[str, object], fds: list[int], on_answer: OnAnswer) -> None:
+        """Ask; *on_answer* gets None when the template dies first."""
+        if self.is_gone:
+            on_answer(None)
+            return
+        self.expect(on_answer)
+        try:
+            socket.send_fds(self.control, [json.dumps(question).encode()], fds)
+        except OSError:
+            self.give_up()
+
+    def hear(self) -> None:
+        """Take the answers that are there."""
+        while not self.is_gone:
+            try:
+                data = self.control.recv(65536, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data or not self._answers:
+                self.give_up()
+                return
+            on_answer = self._answers.popleft()
+            self._answer_seconds = ANSWER_SECONDS
+            self._deadline = time.monotonic() + ANSWER_SECONDS if self._answers else None
+            on_answer(json.loads(data))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left for it to do, now that it forks no more."""
+        return self.is_retired and not self.children and not self._answers
+
+    @property
+    def deadline(self) -> float | None:
+        """When the answer that it owes is overdue."""
+        return self._deadline
+
+    def give_up(self) -> None:
+        """Be done with it: kill it, if it lives, and wait for it. Its children are this process's now."""
+        if self.is_gone:
+            return
+        self.is_gone = True
+        self._deadline = None
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # the host has waited for it
+        wait_for(self.pid)
+        # Before the answers: who gets one may open a descriptor, which gets this number.
+        self._unwatch(self.control.fileno())
+        self.control.close()
+        while self._answers:
+            self._answers.popleft()(None)
+
+    def end(self) -> None:
+        """Let it end its children and leave: it hears that nobody will ask any more."""
+        if self.is_ready and not self.is_gone:
+            self.control.shutdown(socket.SHUT_RDWR)
+            _wait_until_dead(self.pid, LEAVE_SECONDS)
+        self.give_up()
+
+
+def _wait_until_dead(pid: int, seconds: float) -> None:
+    pidfd = os.pidfd_open(pid)
+    try:
+        select.select([pidfd], [], [], seconds)
+    finally:
+        os.close(pidfd)
