@@ -1,0 +1,27 @@
+"""`manage.py dayfly worker`: the same as runworker, where another app owns that name."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from dayfly.management import workercommand
+
+
+class Command(BaseCommand):
+    """Dayfly's commands under a name that nobody else has."""
+
+    help = "Dayfly's commands. `dayfly worker` is `runworker`, also where Django Channels owns that name."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the subcommands."""
+        subparsers = parser.add_subparsers(dest="subcommand", required=True)
+        worker = subparsers.add_parser("worker", help="Run background tasks (as runworker does).")
+        workercommand.add_arguments(worker)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run the subcommand."""
+        workercommand.run(self, options)

@@ -1,0 +1,298 @@
+"""The flags of the worker, and from flags and settings to a Worker. Shared by both command names."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+from django.db.utils import OperationalError
+from django.utils.module_loading import import_string
+
+from dayfly.backend import DatabaseBackend
+from dayfly.compat import InvalidTaskBackend, task_backends
+from dayfly.conf import Settings
+from dayfly.exceptions import DayflyError
+from dayfly.executor import AfterCalls, RecyclePolicy
+from dayfly.worker.options import WorkerOptions, default_name, usable_cpus
+from dayfly.worker.worker import Worker
+
+LOG_LEVELS = {0: logging.CRITICAL, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the flags; a flag that is not given leaves the matching option of TASKS in force."""
+    which = parser.add_argument_group("which jobs")
+    which.add_argument(
+        "--queues", "--queue-name", dest="queues", default=None, metavar="NAMES",
+        help="Queues to serve, separated by commas; * for all (default: all).",
+    )  # fmt: skip
+    which.add_argument(
+        "--exclude-queues", default="", metavar="NAMES",
+        help="Queues to leave out, separated by commas; only when all are served.",
+    )  # fmt: skip
+    which.add_argument(
+        "--backend", dest="backend_name", default="default", metavar="ALIAS",
+        help="The entry of TASKS whose jobs are run (default: default).",
+    )  # fmt: skip
+    how = parser.add_argument_group("how they are run")
+    how.add_argument(
+        "--concurrency", type=_positive, default=None, metavar="N",
+        help="How many tasks run at once (default: CONCURRENCY, or one for each usable CPU).",
+    )  # fmt: skip
+    how.add_argument(
+        "--max-tasks-per-child", type=_count, default=None, metavar="N",
+        help="Replace a child after N tasks; 0: never (default: MAX_TASKS_PER_CHILD, or 1).",
+    )  # fmt: skip
+    how.add_argument(
+        "--max-tasks-per-child-jitter", type=_count, default=None, metavar="N",
+        help="Up to N tasks more, drawn for each child (default: 0).",
+    )  # fmt: skip
+    how.add_argument(
+        "--launcher", choices=("fork", "template", "spawn", "inline"), default=None,
+        help="How children come to be: forked from the worker, forked from a template that has loaded "
+             "the project, or each a fresh interpreter; inline: tasks run in the worker itself, for "
+             "debugging and tests (default: LAUNCHER, or template when --template-settings is given, "
+             "else fork).",
+    )  # fmt: skip
+    how.add_argument(
+        "--template-settings", default=None, metavar="MODULE",
+        help="The settings of what tasks see, when the worker runs on leaner ones (default: TEMPLATE_SETTINGS).",
+    )  # fmt: skip
+    how.add_argument(
+        "--preload", default=None, metavar="MODULES",
+        help="Modules that the template imports, separated by commas, besides the tasks of each app "
+             "(default: PRELOAD).",
+    )  # fmt: skip
+    how.add_argument(
+        "--template-idle-seconds", type=_seconds, default=None, metavar="SECONDS",
+        help="Let the template go when nothing was to be done for so long; it starts again with the "
+             "next task (default: TEMPLATE_IDLE_SECONDS, or 600).",
+    )  # fmt: skip
+    how.add_argument(
+        "--standby", type=_count, default=None, metavar="N",
+        help="Children forked ahead (default: STANDBY, or as many as run at once).",
+    )  # fmt: skip
+    how.add_argument(
+        "--workdir", default=None, metavar="DIR",
+        help="Where tasks run: a path, which may be a symlink that deployments move "
+             "(default: WORKDIR, or where the worker was started).",
+    )  # fmt: skip
+    how.add_argument(
+        "--worker-id", default=None, metavar="ID",
+        help="The name of this worker; no two may share one (default: host name and random).",
+    )  # fmt: skip
+    how.add_argument(
+        "--show-output", action="store_true",
+        help="Log what each task wrote to stdout and stderr when it ends; it is recorded anyway.",
+    )  # fmt: skip
+    until = parser.add_argument_group("when it looks, and when it leaves")
+    until.add_argument(
+        "--interval", type=_seconds, default=None, metavar="SECONDS",
+        help="Look into the queue at least so often (default: INTERVAL, or 1).",
+    )  # fmt: skip
+    until.add_argument("--batch", action="store_true", help="Leave when the queue is empty.")
+    until.add_argument(
+        "--max-tasks", type=_positive, default=None, metavar="N", help="Leave after N tasks."
+    )
+    until.add_argument(
+        "--grace", type=_seconds, default=None, metavar="SECONDS",
+        help="After the first request to stop, let tasks run so long, then stop them and give "
+             "their jobs back (default: GRACE_SECONDS, or until they finish).",
+    )  # fmt: skip
+    until.add_argument(
+        "--reload", action=argparse.BooleanOptionalAction, default=django_settings.DEBUG,
+        help="Start again when a loaded source file changes (default: settings.DEBUG).",
+    )  # fmt: skip
+    until.add_argument(
+        "--no-startup-delay", dest="startup_delay", action="store_false",
+        help="Accepted for db_worker's sake: this worker does not delay its start.",
+    )  # fmt: skip
+
+
+def run(command: BaseCommand, options: dict[str, Any]) -> None:
+    """
+    Run a worker as *options* say.
+
+    Raises:
+        CommandError: an option is wrong, or the worker cannot start; one sentence says why.
+    """
+    _configure_logging(options["verbosity"], command.stdout)
+    try:
+        worker_options = make_options(options)
+        with _progress(worker_options) as on_finished:
+            worker = Worker(worker_options, on_finished=on_finished)
+            worker.run()
+    except (DayflyError, ImproperlyConfigured) as error:
+        raise CommandError(str(error)) from error
+    except OperationalError as error:
+        message = (
+            f"The database cannot be reached: {str(error).strip()}. "
+            "Is the server up, and is DATABASES right?"
+        )
+        raise CommandError(message) from error
+    if worker.wants_reload:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def make_options(options: dict[str, Any]) -> WorkerOptions:
+    """
+    Put flags over settings.
+
+    Raises:
+        CommandError: the backend is not dayfly's, or two flags contradict each other.
+    """
+    backend = _backend(options["backend_name"])
+    settings: Settings = backend.settings
+
+    def chosen(flag: str, option: str) -> Any:
+        return options[flag] if options.get(flag) is not None else getattr(settings, option)
+
+    queues = _names(options["queues"] or "*")
+    exclude = _names(options["exclude_queues"])
+    if exclude and "*" not in queues:
+        raise CommandError("--exclude-queues can only be used with --queues=*")
+    worker_id = options["worker_id"]
+    if worker_id is not None and not 0 < len(worker_id) <= 64:
+        raise CommandError("--worker-id must have 1 to 64 characters")
+    template_settings = chosen("template_settings", "template_settings")
+    preload = options.get("preload")
+    return WorkerOptions(
+        settings=settings,
+        launcher=chosen("launcher", "launcher") or ("template" if template_settings else "fork"),
+        template_settings=template_settings,
+        preload=settings.preload if preload is None else _names(preload),
+        warm_up=settings.template_warm_up or "",
+        template_idle_seconds=chosen("template_idle_seconds", "template_idle_seconds"),
+        backend_name=options["backend_name"],
+        using=backend.database,
+        name=worker_id or default_name(),
+        queues=None if "*" in queues else queues,
+        exclude_queues=exclude,
+        concurrency=chosen("concurrency", "concurrency") or usable_cpus(),
+        policy=_policy(
+            settings,
+            chosen("max_tasks_per_child", "max_tasks_per_child"),
+            chosen("max_tasks_per_child_jitter", "max_tasks_per_child_jitter"),
+        ),
+        standby=chosen("standby", "standby"),
+        max_tasks=options["max_tasks"],
+        batch=options["batch"],
+        interval=chosen("interval", "interval"),
+        grace_seconds=chosen("grace", "grace_seconds"),
+        workdir=chosen("workdir", "workdir"),
+        reload=options["reload"] and not options["batch"],
+        show_output=options["show_output"],
+        **({} if settings.look_ahead is None else {"look_ahead": settings.look_ahead}),
+    )
+
+
+def _backend(alias: str) -> DatabaseBackend:
+    try:
+        backend = task_backends[alias]
+    except InvalidTaskBackend as error:
+        raise CommandError(str(error)) from error
+    if not isinstance(backend, DatabaseBackend):
+        message = (
+            f"Backend {alias!r} is not a database backend of dayfly: look at TASKS[{alias!r}]."
+        )
+        raise CommandError(message)
+    if backend.database not in connections:
+        message = (
+            f"TASKS[{alias!r}] has its tables on database {backend.database!r}, "
+            "which is not in DATABASES: add it there, or correct the option DATABASE."
+        )
+        raise CommandError(message)
+    return backend
+
+
+def _policy(settings: Settings, calls: int, jitter: int) -> RecyclePolicy:
+    if settings.recycle_policy is None:
+        return AfterCalls(calls, jitter)
+    try:
+        made: RecyclePolicy = import_string(settings.recycle_policy)()
+    except ImportError as error:
+        message = f"RECYCLE_POLICY {settings.recycle_policy!r} cannot be imported: {error}"
+        raise CommandError(message) from error
+    return made
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def _configure_logging(verbosity: int, stream: Any) -> None:
+    """Log to the terminal unless the project's LOGGING says where to."""
+    logger = logging.getLogger("dayfly")
+    logger.setLevel(LOG_LEVELS[verbosity])
+    if not logger.hasHandlers():
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("[{asctime}] {message}", "%H:%M:%S", "{"))
+        logger.addHandler(handler)
+
+
+class _progress:  # noqa: N801 - a context manager that reads as a function
+    """A progress bar for --batch on a terminal, where tqdm is installed (dayfly[progress])."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = options
+        self._bar: Any = None
+
+    def __enter__(self) -> Callable[[int], None]:
+        if self._options.batch and sys.stderr.isatty():
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                return lambda count: None
+            from dayfly import queue
+
+            total = queue.count_ready(self._options.selection, using=self._options.using)
+            self._bar = tqdm(total=total, unit="task")
+            return self._update
+        return lambda count: None
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _update(self, count: int) -> None:
+        self._bar.update(count)
+
+
+def _positive(text: str) -> int:
+    return _whole_number(text, least=1, words="above 0")
+
+
+def _count(text: str) -> int:
+    return _whole_number(text, least=0, words="from 0 up")
+
+
+def _whole_number(text: str, *, least: int, words: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < least:
+        message = f"{text!r} is not a whole number {words}"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not math.isfinite(value) or value < 0:
+        message = f"{text!r} is not a number of seconds from 0 up"
+        raise argparse.ArgumentTypeError(message)
+    return value

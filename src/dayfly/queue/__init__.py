@@ -1,0 +1,48 @@
+"""
+The verbs of the queue. Every statement that locks is in this package, nowhere else.
+
+    add -> (promote) -> claim -> finish -> note_exits
+                          |
+                        rescue, when the worker went silent
+
+Each verb takes `using`, a database alias, and is one statement or one short
+transaction. The hot ones are raw SQL: the worker's parent runs them for each job,
+and compiling a queryset costs more than the statement. Apart from `add`, which
+belongs to the caller's transaction, they are meant to be called outside of one.
+"""
+
+from __future__ import annotations
+
+from dayfly.queue.claims import claim, held
+from dayfly.queue.entries import add, count_ready, next_due_seconds, notify, promote
+from dayfly.queue.outcomes import finish, note_exits
+from dayfly.queue.rescues import rescue
+from dayfly.queue.rows import Claim, NewJob, NewRun, Rescued, RunExit, Selection, Settlement
+from dayfly.queue.workers import heartbeat, register, retire
+
+__all__ = [
+    "NOTIFY_CHANNEL",
+    "Claim",
+    "NewJob",
+    "NewRun",
+    "Rescued",
+    "RunExit",
+    "Selection",
+    "Settlement",
+    "add",
+    "claim",
+    "count_ready",
+    "finish",
+    "heartbeat",
+    "held",
+    "next_due_seconds",
+    "note_exits",
+    "notify",
+    "promote",
+    "register",
+    "rescue",
+    "retire",
+]
+
+#: What workers on PostgreSQL LISTEN to; the payload is the name of the queue.
+NOTIFY_CHANNEL = "dayfly"

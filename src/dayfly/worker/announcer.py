@@ -1,0 +1,114 @@
+"""Parent side: what an operator reads. One line per event; arguments never appear."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from django.apps import apps
+
+from dayfly.executor import memory
+from dayfly.executor.outcome import Outcome, RunReport
+from dayfly.queue import Claim, Rescued
+from dayfly.units import growth, megabytes, seconds
+from dayfly.worker.options import WorkerOptions
+
+logger = logging.getLogger("dayfly.worker")
+
+
+def starting(options: WorkerOptions) -> None:
+    """Say who starts, and what the settings cost."""
+    queues = "*" if options.queues is None else ",".join(options.queues)
+    logger.info(
+        "Starting worker worker_id=%s queues=%s exclude=%s concurrency=%d pid=%d",
+        options.name,
+        queues,
+        ",".join(options.exclude_queues) or "-",
+        options.concurrency,
+        os.getpid(),
+    )
+    reading = memory.thorough()
+    logger.info(
+        "The parent costs RSS=%s RssAnon=%s USS=%s modules=%d apps=%d settings=%s",
+        megabytes(reading.rss_bytes if reading else None),
+        megabytes(reading.anon_bytes if reading else None),
+        megabytes(reading.uss_bytes if reading else None),
+        len(sys.modules),
+        len(list(apps.get_app_configs())),
+        os.environ.get("DJANGO_SETTINGS_MODULE", "-"),
+    )
+    if options.is_inline and options.template_settings:
+        logger.warning(
+            "TEMPLATE_SETTINGS is without effect with launcher=inline: tasks see the settings of the"
+            " worker."
+        )
+    if options.launcher not in ("fork", "inline"):
+        logger.info(
+            "Children come from launcher=%s settings=%s preload=%s",
+            options.launcher,
+            options.template_settings or os.environ.get("DJANGO_SETTINGS_MODULE", "-"),
+            ",".join(options.preload) or "-",
+        )
+    if sys.dont_write_bytecode:
+        logger.info(
+            "PYTHONDONTWRITEBYTECODE is set: each child compiles the modules of its task anew,"
+            " about 1 ms for each 100 lines. Unset it, or compile before: python -m compileall"
+        )
+
+
+def finished(claim: Claim, report: RunReport, *, show_output: bool = False) -> None:
+    """Say how a task ended, and what it held; with *show_output* also what it wrote."""
+    if show_output:
+        for text in report.output.decode("utf-8", "backslashreplace").splitlines():
+            logger.info("%s| %s", claim.task_path, one_line(text, 2_000))
+    start, end = report.memory_start, report.memory_end
+    start_bytes = start.rss_bytes if start else None
+    end_bytes = end.rss_bytes if end else None
+    started_ns = report.started_ns or report.dispatched_ns
+    took = (report.finished_ns - started_ns) / 1e9
+    line = (
+        f"Task {claim.task_path}: RSS={megabytes(start_bytes)} -> {megabytes(end_bytes)}"
+        f" ({growth(start_bytes, end_bytes)}), peak {megabytes(report.peak_rss_bytes)},"
+        f" {seconds(took)}"
+    )
+    if report.outcome is Outcome.RETURNED:
+        logger.info("%s, successful id=%s", line, claim.job_id)
+    elif report.outcome is Outcome.STOPPED:
+        logger.info("%s, stopped: it goes back to its queue id=%s", line, claim.job_id)
+    else:
+        logger.error(
+            "%s, failed (%s): %s id=%s", line, report.outcome.value, one_line(report.message),
+            claim.job_id,
+        )  # fmt: skip
+
+
+def heartbeat(name: str, figures: dict[str, int | None]) -> None:
+    """Say what parent and children hold."""
+    logger.info(
+        "Heartbeat worker_id=%s RSS=%s RssAnon=%s VMS=%s children=%d PSS of children=%s",
+        name,
+        megabytes(figures["rss_bytes"]),
+        megabytes(figures["anon_bytes"]),
+        megabytes(figures["vms_bytes"]),
+        figures["children"] or 0,
+        megabytes(figures["children_pss_bytes"]),
+    )
+
+
+def rescued(job: Rescued) -> None:
+    """Say that a job of a silent worker was given back, or given up."""
+    logger.warning(
+        "Rescued task %s id=%s: worker %s went silent during attempt %d; %s",
+        job.task_path,
+        job.job_id,
+        job.worker_name,
+        job.attempt,
+        "it failed, as it was lost too often" if job.failed else "it is ready again",
+    )
+
+
+def one_line(text: str, max_chars: int = 500) -> str:
+    """Make text of a task fit for a log line: no line breaks, no control characters, not endless."""
+    shown = "".join(char if char.isprintable() else " " for char in text[:max_chars])
+    return shown + ("..." if len(text) > max_chars else "")

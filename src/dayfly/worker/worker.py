@@ -1,0 +1,391 @@
+"""
+Parent side: the daemon's loop.
+
+    poll children -> write outcomes -> keep the lease -> claim -> submit -> wait
+
+One thread; nothing of the user's is imported or called here (but with launcher=inline, which is
+for debugging). What is in memory is only what is under way: claims that run or wait, and outcomes
+that are not written yet.
+"""
+
+from __future__ import annotations
+
+import gc
+import select
+import time
+from collections.abc import Callable
+from functools import partial
+
+from django.db import connections
+from setproctitle import setproctitle, setthreadtitle
+
+from dayfly import models, queue
+from dayfly.executor import Executor, RunReport
+from dayfly.worker import announcer, ground, launching
+from dayfly.worker.ahead import LookAhead
+from dayfly.worker.announcer import logger
+from dayfly.worker.clock import DatabaseClock
+from dayfly.worker.dispatch import Dispatcher
+from dayfly.worker.duties import Duties, new_row
+from dayfly.worker.ledger import Ledger
+from dayfly.worker.meanwhile import leave_alone, look_after_children
+from dayfly.worker.options import WorkerOptions
+from dayfly.worker.outbox import Outbox
+from dayfly.worker.stop import StopRequests
+from dayfly.worker.store import DatabaseAway, Store
+from dayfly.worker.surroundings import Surroundings
+from dayfly.worker.wakeup import for_database
+
+#: After so many runs the parent collects its garbage. CPython keeps up to 2,000 freed tuples of
+#: each length for later use, and only a full collection lets go of them; left to itself, a heap
+#: that is frozen sees one so rarely that the parent would grow by 1 MB before it stands still.
+COLLECT_EVERY_RUNS = 100
+
+
+class Worker:
+    """
+    Claims jobs and runs each in a child of its own, until it is asked to stop.
+
+    `run` returns when the work is over; `stop.request()` asks for that from outside.
+    """
+
+    def __init__(
+        self, options: WorkerOptions, *, on_finished: Callable[[int], None] | None = None
+    ) -> None:
+        """*on_finished* is told how many jobs have just ended, for progress bars."""
+        self.options = options
+        self.stop = StopRequests()
+        #: Whether to start the program again: sources changed under --reload.
+        self.wants_reload = False
+        self._on_finished = on_finished or (lambda count: None)
+        self._ledger = Ledger()
+        self._ahead = LookAhead(concurrency=options.concurrency, at_most=options.look_ahead)
+        self._wakeup = for_database(
+            options.using, interval=options.interval, notify=options.settings.notify
+        )
+        self._store = Store(
+            options.using, on_return=self._on_connection, on_reopen=self._wakeup.connect
+        )
+        self._claimed = 0
+        self._collected_at = 0
+        self._is_drained = False
+        self._must_adopt = False
+        self._interrupt: KeyboardInterrupt | None = None
+        self._is_stopping = False
+        self._is_hurrying = False
+        self._row: models.Worker
+        self._clock: DatabaseClock
+        self._duties: Duties
+        self._executor: Executor
+        self._dispatcher: Dispatcher
+        self._outbox: Outbox
+
+    def run(self, *, handle_signals: bool = True) -> int:
+        """
+        Work until there is nothing left to do, or until asked to stop. Return how many jobs ended.
+
+        With *handle_signals* TERM, INT, QUIT and HUP ask to stop, twice to hurry; only in the main thread.
+
+        Raises:
+            ground.CannotStart: the tables, the working directory or the connection are not in order.
+            KeyboardInterrupt: Ctrl-C interrupted an inline task, and the host handles signals itself;
+                the job is back in its queue.
+        """
+        ground.refuse_open_transactions()
+        ground.drop_pools()
+        ground.drop_caches()
+        is_inline = self.options.is_inline
+        ground.prepare_sqlite(self.options.using, may_be_in_memory=is_inline)
+        ground.refuse_missing_tables(self.options.using)
+        ground.preload()
+        surroundings = Surroundings(self.options)
+        directory = surroundings.directory
+        self._executor = launching.make_executor(
+            self.options, workdir=directory.path, before_fork=self._store.part_from_sqlite
+        )
+        self._dispatcher = Dispatcher(self.options, ledger=self._ledger, executor=self._executor)
+        self._outbox = Outbox(
+            self.options,
+            store=self._store,
+            ledger=self._ledger,
+            executor=self._executor,
+            on_finished=self._on_finished,
+        )
+        if is_inline:
+            self.stop.runs_task = lambda: self._executor.running > 0
+        if handle_signals:
+            self.stop.listen()
+        if is_inline:
+            directory.enter()
+        else:
+            directory.leave()
+        try:
+            self._register()
+            if not is_inline:
+                ground.warn_of_threads()
+            announcer.starting(self.options)
+            surroundings.begin()
+            self._executor.warm_up(huge_pages=True, immortal=self.options.settings.immortal)
+            while not self._is_over():
+                self._turn()
+                self._look_around(surroundings)
+            self._retire()
+        finally:
+            self._outbox.tell()
+            leave_alone(connections[self.options.using].connection)
+            self._executor.close()
+            self.stop.close()
+            directory.come_back()
+        if self._interrupt is not None:
+            raise self._interrupt
+        return self._outbox.finished
+
+    # The loop ---------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._hear_children()
+        left = 0.0 if self.stop.count else self._outbox.seconds_to_gather()
+        if left:
+            select.select([self._executor.fileno(), self.stop.fileno()], [], [], left)
+            return
+        began = time.monotonic()
+        try:
+            self._write_outcomes()
+            self._keep_lease()
+            submitted = not self._heed_stop() and self._claim()
+        except DatabaseAway:
+            submitted = False
+        self._outbox.note_spoken(time.monotonic() - began)
+        if submitted:
+            self._hear_children()  # they start, and work while we tell of the last ones
+        self._outbox.tell()
+        if not submitted:
+            self._wait()
+
+    def _hear_children(self, timeout: float = 0) -> None:
+        for report in self._poll(timeout):
+            if self._outbox.take_report(report, row=self._row, clock=self._clock):
+                self._ahead.note_finished(1)
+        for child_exit in self._executor.take_exits():
+            self._outbox.take_exit(child_exit)
+
+    def _poll(self, timeout: float) -> list[RunReport]:
+        try:
+            return self._executor.poll(timeout)
+        except KeyboardInterrupt as error:
+            if not self.options.is_inline:
+                raise
+            if (
+                not self.stop.count
+            ):  # not by our handler: the host's, who gets it when all is recorded
+                self.stop.request()
+                self._interrupt = error
+            return [launching.stopped(report) for report in self._executor.poll(0)]
+
+    def _write_outcomes(self) -> None:
+        self._outbox.write(self._row.id)
+        if self._outbox.finished - self._collected_at >= COLLECT_EVERY_RUNS:
+            gc.collect()  # of what was made since the start: the rest is frozen, and not looked at
+            self._collected_at = self._outbox.finished
+        if self.options.batch and not self._ledger.open_claims:
+            self._wakeup.hurry(time.monotonic())  # the last look may have been long ago
+
+    def _keep_lease(self) -> None:
+        if self._duties.is_beat_due(are_children_coming=self._executor.expects_children):
+            self._executor.reap_orphans()
+            is_alive = self._store.call(partial(self._duties.beat, self._row.id, self._executor))
+            if not is_alive:
+                self._start_over()
+        self._store.call(
+            partial(
+                self._duties.rescue_and_promote,
+                on_promoted=partial(self._wakeup.found, anything=True),
+            )
+        )
+
+    def _claim(self) -> bool:
+        """Claim what there is room for; tell whether anything was submitted."""
+        if self._must_adopt:
+            self._adopt()
+        limit = self._claims_wanted()
+        if not limit or not self._store.call(self._wakeup.is_due):
+            return False
+        asked_ns = time.monotonic_ns()
+        claims = self._store.call(
+            partial(
+                queue.claim,
+                self._row.id,
+                self.options.selection,
+                limit=limit,
+                using=self.options.using,
+            )
+        )
+        self._is_drained = not claims
+        # A full answer means that there is more.
+        self._wakeup.found(anything=len(claims) == limit)
+        self._claimed += len(claims)
+        if claims:
+            self._clock.note(claims[0].claimed_at, asked_ns=asked_ns)
+        for claim in claims:
+            self._dispatcher.submit(claim)
+        return bool(claims)
+
+    def _claims_wanted(self) -> int:
+        """Return how many jobs to claim now, if there are as many."""
+        limit = self._ahead.wanted(running=self._executor.running, waiting=self._executor.waiting)
+        if self.options.max_tasks is not None:
+            limit = min(limit, self.options.max_tasks - self._claimed)
+        return max(limit, 0)
+
+    def _wait(self) -> None:
+        """Wait until a child, the database or a signal wants something."""
+        # Of news that it would not act on, the worker does not want to hear: it would not take them
+        # from the socket, which would then wake it again and again.
+        wants_news = not self.stop.count and self._claims_wanted() > 0
+        poll = select.poll()
+        poll.register(self._executor.fileno(), select.POLLIN)
+        poll.register(self.stop.fileno(), select.POLLIN)
+        wakeup_fd = self._wakeup.fileno() if wants_news and not self._store.is_away else None
+        if wakeup_fd is not None:
+            poll.register(wakeup_fd, select.POLLIN)
+        poll.poll(self._seconds_to_wait(wants_news=wants_news) * 1000)
+        self.stop.drain()
+
+    def _seconds_to_wait(self, *, wants_news: bool) -> float:
+        moments = [self._duties.seconds_to_next(), 1.0]
+        away = self._store.seconds_to_next_try()
+        if away is not None:
+            moments = [away, 1.0]
+        elif wants_news:
+            moments.append(self._wakeup.seconds_to_next())
+        due = self._executor.seconds_to_next_event()
+        if due is not None:
+            moments.append(due)
+        if self.stop.first_at is not None and self.options.grace_seconds is not None:
+            moments.append(
+                max(self.stop.first_at + self.options.grace_seconds - time.monotonic(), 0.0)
+            )
+        return min(moments)
+
+    # Starting and stopping --------------------------------------------------
+
+    def _register(self) -> None:
+        """Enter this worker's row; its id is what claims are held under."""
+        options = self.options
+        self._row = new_row(options)
+        self._clock = DatabaseClock(
+            queue.register(self._row, lease_seconds=options.lease_seconds, using=options.using)
+        )
+        self._duties = Duties(options, self._clock)
+        setproctitle(f"dayfly: worker {options.name} queues={self._row.queues}")
+        setthreadtitle("dayfly-worker")  # without a space: see executor/child.py
+        self._store.call(lambda: None)
+        self._must_adopt = False
+
+    def _on_connection(self) -> None:
+        """A new connection: listen again, and look for claims whose answer never arrived."""
+        if not self.options.is_inline:  # what an inline task waits for is its own affair
+            look_after_children(connections[self.options.using].connection, self._executor)
+        self._wakeup.connect()
+        self._wakeup.found(anything=True)
+        self._must_adopt = True
+        self._duties.after_reconnect()
+
+    def _adopt(self) -> None:
+        for claim in self._store.call(partial(queue.held, self._row.id, using=self.options.using)):
+            self._dispatcher.submit(claim)
+        self._must_adopt = False
+
+    def _start_over(self) -> None:
+        """Another worker took this one for dead: its jobs are others' now. Begin anew."""
+        self._executor.withdraw()
+        self._executor.stop(grace_seconds=self.options.settings.kill_grace_seconds)
+        count = self._ledger.forfeit()
+        logger.warning(
+            "This worker was silent for longer than its lease of %g s, and others took over its"
+            " %d jobs. It stops their children and starts anew. worker_id=%s",
+            self.options.lease_seconds,
+            count,
+            self.options.name,
+        )
+        self._register()
+
+    def _heed_stop(self) -> bool:
+        """When asked to stop: claim no more, give back what waits, hurry when told to. True: stopping."""
+        if not self.stop.count and not self._lost_patience():
+            return False
+        given_back = self._outbox.give_back(self._executor.withdraw())
+        if given_back:
+            self._claimed -= given_back
+            self._write_outcomes()
+        if not self.stop.count:
+            return False
+        if not self._is_stopping:
+            self._is_stopping = True
+            logger.info(
+                "Stopping: no more claims, %d tasks finish. Ask again to stop them. worker_id=%s",
+                self._executor.running,
+                self.options.name,
+            )
+            self._executor.dismiss_standby()
+        grace = self.options.grace_seconds
+        is_late = (
+            grace is not None
+            and self.stop.first_at is not None
+            and time.monotonic() >= self.stop.first_at + grace
+        )
+        if (self.stop.count > 1 or is_late) and not self._is_hurrying:
+            self._is_hurrying = True
+            logger.info("Stopping %d running tasks: they go back.", self._executor.running)
+            self._executor.stop(grace_seconds=self.options.settings.kill_grace_seconds)
+        return True
+
+    def _lost_patience(self) -> bool:
+        return self._ahead.lost_patience(
+            waiting=self._executor.waiting, runs_started=self._executor.started
+        )
+
+    def _is_over(self) -> bool:
+        if self._executor.has_work or self._ledger.unwritten or self._ledger.open_claims:
+            # A third request does not wait for a database that stays away.
+            return self.stop.count > 2 and not self._executor.running
+        if self.stop.count:
+            return True
+        if self.options.max_tasks is not None and self._claimed >= self.options.max_tasks:
+            logger.info(
+                "Run maximum tasks (%d) on worker=%s - exiting gracefully.",
+                self.options.max_tasks,
+                self.options.name,
+            )
+            return True
+        if self.options.batch and self._is_drained:
+            logger.info(
+                "No more tasks to run for worker_id=%s - exiting gracefully.", self.options.name
+            )
+            return True
+        return False
+
+    def _retire(self) -> None:
+        """Wait for the children to leave, write what their end told, and sign off."""
+        self._executor.dismiss_standby()
+        deadline = time.monotonic() + self._executor.terms.leave_seconds
+        while not self._executor.is_empty and time.monotonic() < deadline:
+            self._hear_children(timeout=0.1)
+        try:
+            self._write_outcomes()
+            self._outbox.tell()
+            self._store.call(partial(queue.retire, self._row.id, using=self.options.using))
+        except DatabaseAway:
+            logger.error(
+                "The database is away: %d outcomes could not be written. Their jobs run again when"
+                " the lease of this worker has ended. worker_id=%s",
+                len(self._ledger.unwritten),
+                self.options.name,
+            )
+
+    def _look_around(self, surroundings: Surroundings) -> None:
+        changed = surroundings.follow(self._executor)
+        if changed and not self.stop.count:
+            logger.info("%s changed: the worker starts again.", changed)
+            self.wants_reload = True
+            self.stop.request()
