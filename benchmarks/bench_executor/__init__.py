@@ -1,0 +1,1 @@
+"""What the benchmark of the executor runs: the host with its pool, and the calls."""

@@ -1,0 +1,1 @@
+"""The Django project that every contender with a database runs."""

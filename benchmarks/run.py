@@ -1,0 +1,28 @@
+#!/usr/bin/env python3
+"""Measure dayfly against its rivals, side by side: python3 benchmarks/run.py --help."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import bench_environment
+
+
+def run() -> int:
+    """Measure; return the exit code."""
+    bench_environment.check_machine()
+    from harness import options
+
+    chosen = options.parse(sys.argv[1:])
+    bench_environment.enter(Path(__file__).resolve())
+    from harness.main import main
+
+    return main(chosen)
+
+
+if __name__ == "__main__":
+    with bench_environment.one_sentence_errors():
+        sys.exit(run())
