@@ -1,0 +1,139 @@
+"""The worker's connection, and those of its children: nobody speaks on another's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import connection, transaction
+
+from dayfly.models import Job, Run
+from tests.helpers import alive, eventually
+from tests.lifecycle import tasks
+from tests.workers import (
+    SHORT_LEASE,
+    finished,
+    gone,
+    outcomes_of,
+    run_worker,
+    running_worker,
+    runs_of,
+    waits_for,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize("per_child", [1, 10])
+def test_rows_that_children_write_are_all_there(per_child: int) -> None:
+    """On SQLite, a child that inherits its parent's locks writes into the file beside others."""
+    with transaction.atomic():
+        for number in range(150):
+            tasks.counts_in_the_database.enqueue(str(number))
+
+    run_worker("--batch", "--concurrency=2", f"--max-tasks-per-child={per_child}")
+
+    assert Group.objects.count() == 150
+    assert set(Run.objects.values_list("outcome", flat=True)) == {"returned"}
+    assert Job.objects.filter(status="SUCCESSFUL").count() == 150
+
+
+def drop_worker_connections() -> int:
+    """Have the server end all connections to this database but ours; return how many."""
+    find, end = {
+        "postgresql": (
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            "SELECT pg_terminate_backend(%s)",
+        ),
+        "mysql": (
+            "SELECT id FROM information_schema.processlist"
+            " WHERE db = DATABASE() AND id <> CONNECTION_ID()",
+            "KILL CONNECTION %s",
+        ),
+    }[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(find)
+        found = [row[0] for row in cursor.fetchall()]
+        for each in found:
+            cursor.execute(end, [each])
+    return len(found)
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="SQLite has no server to hang up")
+def test_connection_that_is_dropped_during_a_drain_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    with transaction.atomic():
+        for number in range(600):
+            tasks.appends.enqueue(str(path), number)
+
+    with running_worker("--batch", "--concurrency=2", "--max-tasks-per-child=20") as worker:
+        dropped = 0
+        for done in (50, 200, 400):
+            eventually(lambda done=done: Run.objects.count() >= done, within=60)
+            dropped += drop_worker_connections()
+        assert worker.ends(within=60) == 0
+
+    assert dropped >= 3
+    assert "The database is back after" in worker.log()
+    assert Counter(path.read_text().split()) == {str(number): 1 for number in range(600)}
+    assert set(Job.objects.values_list("status", "attempts", "epoch")) == {("SUCCESSFUL", 1, 1)}
+    assert set(Run.objects.values_list("outcome", flat=True)) == {"returned"}
+    assert Run.objects.count() == 600
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="SQLite has no server to hang up")
+def test_idle_worker_listens_again_on_a_new_connection() -> None:
+    with running_worker("--concurrency=1", "--interval=1", options=SHORT_LEASE) as worker:
+        drop_worker_connections()
+        worker.says("The database is back after")
+        result = tasks.returns.enqueue()
+        finished(result)
+
+    assert runs_of(result)[0].outcome == "returned"
+
+
+@pytest.mark.skipif(
+    connection.vendor != "postgresql" or find_spec("psycopg") is None,
+    reason="psycopg 3 alone lets us wait for two things",
+)
+def test_limit_of_time_acts_while_the_database_does_not_answer(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    options = {**SHORT_LEASE, "TIMEOUT_SECONDS": 4, "KILL_GRACE_SECONDS": 1}
+    result = tasks.waits.enqueue(str(mark))
+    with running_worker("--concurrency=1", "--interval=1", options=options) as worker:
+        child = int(waits_for(mark))
+        with transaction.atomic():
+            # Whatever the worker says to the database next has to wait for us.
+            with connection.cursor() as cursor:
+                cursor.execute("LOCK TABLE dayfly_job, dayfly_worker IN ACCESS EXCLUSIVE MODE")
+            eventually(is_somebody_kept_waiting)
+            assert alive(child)
+            gone(child, within=20)
+            assert is_somebody_kept_waiting()
+        finished(result)
+        assert worker.stops() == 0
+
+    assert outcomes_of(result) == ["timed_out"]
+
+
+def is_somebody_kept_waiting() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
+
+
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="asks SQLite whether its file is whole")
+def test_file_is_whole_afterwards() -> None:
+    with transaction.atomic():
+        for number in range(100):
+            tasks.counts_in_the_database.enqueue(str(number))
+
+    run_worker("--batch", "--concurrency=2")
+
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA integrity_check")
+        assert cursor.fetchall() == [("ok",)]

@@ -1,0 +1,83 @@
+"""Requests to stop, by signal and by call."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from dayfly.worker.stop import SIGNALS, StopRequests
+from tests.helpers import open_fds
+
+
+@pytest.fixture
+def stop() -> Iterator[StopRequests]:
+    requests = StopRequests()
+    requests.listen()
+    yield requests
+    requests.close()
+
+
+def is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_counts_as_a_request(stop: StopRequests, number: int) -> None:
+    assert stop.count == 0
+    os.kill(os.getpid(), number)
+    assert stop.count == 1
+    first = stop.first_at
+    os.kill(os.getpid(), number)
+
+    assert stop.count == 2
+    assert stop.first_at == first is not None
+
+
+def test_signal_wakes_whoever_waits(stop: StopRequests) -> None:
+    assert not is_readable(stop.fileno())
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert is_readable(stop.fileno())
+
+    stop.drain()
+
+    assert not is_readable(stop.fileno())
+    assert stop.count == 1
+
+
+def test_request_counts_without_a_signal() -> None:
+    stop = StopRequests()
+    stop.request()
+    stop.close()
+
+    assert stop.count == 1
+    assert stop.first_at is not None
+
+
+def test_handlers_and_descriptors_are_put_back() -> None:
+    before, descriptors = [signal.getsignal(number) for number in SIGNALS], open_fds()
+    stop = StopRequests()
+    stop.listen()
+    assert [signal.getsignal(number) for number in SIGNALS] != before
+
+    stop.close()
+
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert open_fds() == descriptors
+
+
+def test_second_signal_interrupts_a_task_that_runs_here(stop: StopRequests) -> None:
+    stop.runs_task = lambda: True
+
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)  # once: the next would come amid what follows
+
+    assert stop.count == 3

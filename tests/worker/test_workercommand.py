@@ -1,0 +1,187 @@
+"""From flags and settings to the options of a worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.management import call_command, get_commands, load_command_class
+from django.core.management.base import CommandError, CommandParser
+from django.test import override_settings
+
+from dayfly.compat import task_backends
+from dayfly.executor import AfterCalls
+from dayfly.management import workercommand
+from dayfly.worker.options import WorkerOptions, default_name, usable_cpus
+from tests.lifecycle.policies import InPairs
+
+
+def options_of(*flags: str, **options: Any) -> WorkerOptions:
+    """Return what a worker with these flags and OPTIONS would be given."""
+    parser = CommandParser(called_from_command_line=False)
+    workercommand.add_arguments(parser)
+    parsed = vars(parser.parse_args(list(flags)))
+    if not options:
+        return workercommand.make_options(parsed)
+    with with_options(options):
+        return workercommand.make_options(parsed)
+
+
+def with_options(options: dict[str, Any]) -> Any:
+    backend = {"BACKEND": "dayfly.backend.DatabaseBackend", "QUEUES": [], "OPTIONS": options}
+    return override_settings(TASKS={"default": backend})
+
+
+def test_without_flags_the_settings_hold() -> None:
+    options = options_of()
+
+    assert (options.backend_name, options.using) == ("default", "default")
+    assert (options.queues, options.exclude_queues) == (None, ())
+    assert options.concurrency == usable_cpus()
+    assert options.policy == AfterCalls(1, 0)
+    assert (options.standby, options.max_tasks, options.batch) == (None, None, False)
+    assert (options.interval, options.grace_seconds, options.workdir) == (1.0, None, None)
+    assert (options.reload, options.show_output) == (False, False)
+    assert options.settings is task_backends["default"].settings
+
+
+@pytest.mark.parametrize(
+    ("option", "flag", "name", "from_option", "from_flag"),
+    [
+        ("CONCURRENCY", "--concurrency=7", "concurrency", 3, 7),
+        ("STANDBY", "--standby=0", "standby", 3, 0),
+        ("INTERVAL", "--interval=0", "interval", 3, 0),
+        ("GRACE_SECONDS", "--grace=0", "grace_seconds", 3, 0),
+        ("WORKDIR", "--workdir=/b", "workdir", "/a", "/b"),
+        ("MAX_TASKS_PER_CHILD", "--max-tasks-per-child=0", "policy", 3, 0),
+    ],
+)
+def test_flag_overrules_its_option(
+    option: str, flag: str, name: str, from_option: Any, from_flag: Any
+) -> None:
+    def expected(value: Any) -> Any:
+        return AfterCalls(value, 0) if name == "policy" else value
+
+    assert getattr(options_of(**{option: from_option}), name) == expected(from_option)
+    assert getattr(options_of(flag, **{option: from_option}), name) == expected(from_flag)
+
+
+@pytest.mark.parametrize(
+    ("flags", "queues", "exclude"),
+    [
+        ([], None, ()),
+        (["--queues=*"], None, ()),
+        (["--queues=mail, reports,"], ("mail", "reports"), ()),
+        (["--queues=mail,*"], None, ()),
+        (["--queue-name=mail"], ("mail",), ()),
+        (["--exclude-queues=mail,reports"], None, ("mail", "reports")),
+    ],
+)
+def test_queues_are_named_with_commas(
+    flags: list[str], queues: tuple[str, ...] | None, exclude: tuple[str, ...]
+) -> None:
+    options = options_of(*flags)
+
+    assert (options.queues, options.exclude_queues) == (queues, exclude)
+    assert (options.selection.queues, options.selection.exclude) == (queues, exclude)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--queues=mail", "--exclude-queues=other"], "can only be used with --queues="),
+        (["--worker-id="], "1 to 64 characters"),
+        ([f"--worker-id={'x' * 65}"], "1 to 64 characters"),
+        (["--backend=nowhere"], "nowhere"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(flags: list[str], words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        options_of(*flags)
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--concurrency=0", "above 0"),
+        ("--concurrency=1.5", "above 0"),
+        ("--max-tasks=none", "above 0"),
+        ("--standby=-1", "from 0 up"),
+        ("--interval=inf", "number of seconds"),
+        ("--grace=soon", "number of seconds"),
+    ],
+)
+def test_wrong_values_are_refused(flag: str, words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        options_of(flag)
+
+
+def test_reload_follows_debug_and_spares_a_batch() -> None:
+    with override_settings(DEBUG=True):
+        assert options_of().reload is True
+        assert options_of("--no-reload").reload is False
+        assert options_of("--batch").reload is False
+    assert options_of("--reload").reload is True
+
+
+def test_policy_is_made_from_its_path() -> None:
+    options = options_of(RECYCLE_POLICY="tests.lifecycle.policies.InPairs")
+
+    assert isinstance(options.policy, InPairs)
+
+
+def test_flag_of_db_worker_is_accepted() -> None:
+    assert options_of("--no-startup-delay", "--queue-name=mail", "--interval=2").interval == 2
+
+
+def test_names_differ() -> None:
+    names = {default_name() for _ in range(50)}
+
+    assert len(names) == 50
+    assert all(len(name) <= 64 for name in names)
+
+
+def test_both_commands_have_the_same_flags() -> None:
+    runworker = load_command_class("dayfly", "runworker").create_parser("manage.py", "runworker")
+    parser = load_command_class("dayfly", "dayfly").create_parser("manage.py", "dayfly")
+    (subparsers,) = (each for each in parser._actions if each.dest == "subcommand")
+
+    ours = flags_of(subparsers.choices["worker"])
+
+    assert "--max-tasks-per-child" in ours
+    assert ours <= flags_of(runworker)
+    assert get_commands()["runworker"] == "dayfly"
+
+
+def flags_of(parser: Any) -> set[str]:
+    return {flag for action in parser._actions for flag in action.option_strings}
+
+
+@pytest.mark.parametrize("command", [("runworker",), ("dayfly", "worker")])
+def test_wrong_backend_is_one_sentence(command: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError, match="nowhere") as caught:
+        call_command(*command, "--backend=nowhere")
+
+    assert "\n" not in str(caught.value)
+
+
+def test_command_needs_a_subcommand() -> None:
+    with pytest.raises(CommandError, match="subcommand"):
+        call_command("dayfly")
+
+
+@pytest.mark.parametrize(
+    ("flags", "options"), [(["--launcher=inline"], {}), ([], {"LAUNCHER": "inline"})]
+)
+def test_worker_that_runs_tasks_itself_does_one_thing_at_a_time(
+    flags: list[str], options: dict[str, Any]
+) -> None:
+    found = options_of(
+        *flags, **{"CONCURRENCY": 4, "LOOK_AHEAD": 9, "LEASE_SECONDS": 60, **options}
+    )
+
+    assert found.is_inline
+    assert (found.concurrency, found.look_ahead) == (1, 0)
+    assert found.lease_seconds == 3_600
+    assert found.settings.lease_seconds == 60
+    assert options_of().lease_seconds == 60
