@@ -1,0 +1,217 @@
+"""
+The gate: what must pass before a change lands. Started by `.ci/run`.
+
+Format, lint, types; the README's two commands as a reader would run them; then the suite
+on every database and over the pairs of Python and Django that this machine can make. What
+it cannot is left out loudly; in CI (CI=true) a missing database is a failure.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+import sys
+
+import environment
+import interpreters
+import qemu
+import servers
+from environment import ROOT, CannotPrepare
+from interpreters import MAIN_PAIR, PAIRS
+from steps import Score, Step, run
+
+KERNEL_TITLE = "Real kernel: cgroups and memory kills in a virtual machine"
+IN_CI = os.environ.get("CI", "").lower() in ("true", "1")
+#: Which databases a pair is tested on. Each pair somewhere, each database twice; the main pair on all.
+#: The README's command tests 3.11 or whatever python3 is on SQLite.
+DATABASES = {
+    ("3.11", "5.2"): ["postgresql"],
+    ("3.12", "6.0"): ["mysql"],
+    ("3.13", "6.1"): ["sqlite", "postgresql", "mysql"],
+    ("3.14", "6.1"): ["sqlite"],
+}
+
+
+def main(words: list[str]) -> int:
+    score = Score(words)
+    pairs = find_pairs(score)
+    check_code(score, pairs)
+    run_readme(score)
+    test_pairs(score, pairs)
+    test_kernel(score, pairs)
+    return score.finish()
+
+
+def find_pairs(score: Score) -> dict[tuple[str, str], str]:
+    """Return the pairs whose interpreter is here, with its path, the main one first."""
+    found = {}
+    for pair in sorted(PAIRS, key=lambda pair: pair != MAIN_PAIR):
+        python = interpreters.find(pair[0])
+        if python:
+            found[pair] = python
+            print(f"Python {pair[0]} with Django {pair[1]}: {python}", flush=True)
+        else:
+            score.leave_out(
+                f"Python {pair[0]} with Django {pair[1]}, as there is no python{pair[0]}."
+            )
+    return found
+
+
+def check_code(score: Score, pairs: dict[tuple[str, str], str]) -> None:
+    """Format, lint and types, with the tools of one environment."""
+    checks = [
+        ("Format", ["ruff", "format", "--check", "."]),
+        ("Lint", ["ruff", "check", "."]),
+        ("Types", ["mypy"]),
+    ]
+    if not any(score.wants(title) for title, _ in checks):
+        return
+    # With the main pair's Django, whose sources the types are checked against.
+    (_, django), python = next(iter(pairs.items()), (("", ""), sys.executable))
+    made: list[str] = []
+
+    def make(step: Step) -> bool:
+        try:
+            made.append(environment.prepare("ci", ["lint", "types", "postgresql"], django, python))
+        except CannotPrepare as error:
+            print(f"Error: {error}", flush=True)
+        return bool(made)
+
+    if not score.do("Tools for format, lint and types", make):
+        return
+    for title, command in checks:
+        score.command(title, [made[0], "-m", *command])
+
+
+def run_readme(score: Score) -> None:
+    """Run the two commands just as they are printed."""
+    for title in ("Test it", "Run it"):
+        score.command(f"README: {title}", readme_command(title), {"DAYFLY_TEST_DATABASE_URLS": ""})
+
+
+def readme_command(title: str) -> str:
+    """Return the one line in the fenced block under "## *title*"."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", section.group(1), re.M | re.S) if section else []
+    if not blocks or blocks[0].count("\n") != 1:
+        sys.exit(f"Error: README.md has no fenced block of one line under '## {title}': add it.")
+    return blocks[0].strip()
+
+
+def test_pairs(score: Score, pairs: dict[tuple[str, str], str]) -> None:
+    """Run the suite on the databases of each pair; on all of them with the first."""
+    if not pairs:
+        score.do("Tests over the pairs", lambda step: False)
+    plans = {
+        pair: DATABASES[MAIN_PAIR if place == 0 else pair]
+        for place, pair in enumerate(pairs)
+        if score.wants(tests_title(pair, DATABASES[MAIN_PAIR if place == 0 else pair]))
+    }
+    schemes = {scheme for wanted in plans.values() for scheme in wanted}
+    urls = {"sqlite": "sqlite://", **server_urls(score, schemes - {"sqlite"}, pairs)}
+    for pair, wanted in plans.items():
+        here = [scheme for scheme in wanted if scheme in urls]
+        command = [pairs[pair], "tests/run.py", "--django", pair[1]]
+        command += ["--name", f"python{pair[0]}-django{pair[1]}"]
+        if pair[0] not in versions_for_all(list(plans), version_of_readme(score)):
+            command.append("--only-with-database")
+        variables = {"DAYFLY_TEST_DATABASE_URLS": ",".join(urls[scheme] for scheme in here)}
+        if pair == next(iter(pairs)):
+            # Once is enough: the example has a database of its own.
+            command += ["--group", "example"]
+            variables["DAYFLY_TEST_EXAMPLE"] = "required"
+        title = tests_title(pair, here)
+        score.do(title, functools.partial(run, command=command, variables=variables))
+
+
+def test_kernel(score: Score, pairs: dict[tuple[str, str], str]) -> None:
+    """
+    Run what takes a kernel of its own, with the main pair: a sample, as most guests are emulated.
+
+    All of it takes twelve minutes then: python3 tests/vm/run.py
+    """
+    if not pairs or not score.wants(KERNEL_TITLE):
+        return
+    try:
+        qemu.make_ready()
+    except servers.NotThere as error:
+        score.leave_out(f"{KERNEL_TITLE}: {error}")
+        return
+    (_, django), python = next(iter(pairs.items()))
+
+    def act(step: Step) -> bool:
+        try:
+            inside = environment.prepare("test-vm", ["test"], django, python)
+        except CannotPrepare as error:
+            print(f"Error: {error}", flush=True)
+            return False
+        command = [sys.executable, "tests/vm/run.py", "--python", inside]
+        return run(step, [*command, "-k", "fork or test_worker"], {})
+
+    score.do(KERNEL_TITLE, act)
+
+
+def versions_for_all(pairs: list[tuple[str, str]], of_readme: str | None) -> set[str]:
+    """
+    Return the Pythons of *pairs* that run what touches no database, too: the main one, and the oldest.
+
+    For what lies between them the suite with a database does, which forks in every way.
+    """
+    oldest = min((pair[0] for pair in pairs), key=lambda version: int(version.partition(".")[2]))
+    return {pairs[0][0]} | {oldest} - {of_readme}
+
+
+def version_of_readme(score: Score) -> str | None:
+    """Return the version of the Python that the README's command tested with ("3.11"), if it ran."""
+    if not score.wants("README: Test it"):
+        return None
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    found = subprocess.run(["python3", "-c", code], capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
+def tests_title(pair: tuple[str, str], schemes: list[str]) -> str:
+    names = [servers.NAMES.get(scheme, "SQLite") for scheme in schemes]
+    return f"Tests: Python {pair[0]}, Django {pair[1]}, {' and '.join(names)}"
+
+
+def server_urls(
+    score: Score, schemes: set[str], pairs: dict[tuple[str, str], str]
+) -> dict[str, str]:
+    """Return the URLs of those servers that answer, after starting them."""
+    urls: dict[str, str] = {}
+    for scheme in sorted(schemes, reverse=True):
+        name = servers.NAMES[scheme]
+
+        def make_ready(step: Step, scheme: str = scheme, name: str = name) -> bool:
+            try:
+                if scheme == "mysql":
+                    servers.make_client_library_ready(without_headers(pairs))
+                urls[scheme] = servers.make_ready(scheme)
+            except (servers.NotThere, subprocess.SubprocessError) as error:
+                print(f"Error: {error}", flush=True)
+                score.leave_out(f"{name}: {error}")
+            # Outside CI a developer may do without; what was left out is said at the end.
+            return scheme in urls or not IN_CI
+
+        score.do(f"{name} answers", make_ready)
+    return urls
+
+
+def without_headers(pairs: dict[tuple[str, str], str]) -> list[str]:
+    """Return the Pythons to be tested on MariaDB that lack the headers to build its driver."""
+    return [
+        pair[0]
+        for place, (pair, python) in enumerate(pairs.items())
+        if (place == 0 or "mysql" in DATABASES[pair]) and not interpreters.has_headers(python)
+    ]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
