@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections, transaction
 
 from dayfly.models import FINISHED, Job, JobStatus, Run, Worker
-from tests.helpers import ROOT, alive, environment, eventually
+from tests.helpers import ROOT, alive, environment, eventually, state_of
 
 SETTINGS = "tests.lifecycle.settings"
 #: The shortest lease that there is, for tests in which a worker goes silent.
@@ -54,6 +55,24 @@ class WorkerProcess:
     def signal(self, number: int) -> None:
         """Send it a signal."""
         os.kill(self.pid, number)
+
+    def suspend(self) -> None:
+        """
+        Suspend it between two transactions.
+
+        In the middle of one it would keep its locks, on SQLite the one of the whole file, and
+        whoever waits for them waits for a process that does not move.
+        """
+
+        def holds_no_lock() -> bool:
+            self.signal(signal.SIGSTOP)
+            eventually(lambda: state_of(self.pid) == "T", what="its suspension")
+            if nobody_writes():
+                return True
+            self.signal(signal.SIGCONT)
+            return False
+
+        eventually(holds_no_lock, what="a moment without a lock")
 
     def ends(self, within: float = 20.0) -> int:
         """Wait for its end; return the exit code, negative for a signal."""
@@ -199,6 +218,25 @@ def lose(worker: WorkerProcess) -> None:
     worker.signal(signal.SIGKILL)
     worker.ends()
     Worker.objects.filter(pid=worker.pid).update(lease_expires_at="2000-01-01 00:00:00+00:00")
+
+
+def nobody_writes() -> bool:
+    """Tell whether the rows of jobs and workers are free to be written at once."""
+    if connection.vendor == "sqlite":
+        path = connection.settings_dict["NAME"]
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as probe:
+            try:
+                probe.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            return True
+    try:
+        with transaction.atomic():
+            for model in (Job, Worker):
+                list(model.objects.select_for_update(nowait=True))
+    except OperationalError:
+        return False
+    return True
 
 
 def until(condition: Callable[[], Any], *, within: float = 20.0, what: str = "") -> Any:

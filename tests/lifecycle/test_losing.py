@@ -125,8 +125,7 @@ def test_suspended_worker_cannot_overwrite_what_its_successor_wrote(tmp_path: Pa
     result = tasks.waits_the_first_time.enqueue(str(mark), str(go))
     with running_worker("--worker-id=sleepy", options=SHORT_LEASE) as sleepy:
         child = int(waits_for(mark))
-        sleepy.signal(signal.SIGSTOP)
-        eventually(lambda: state_of(sleepy.pid) == "T")
+        sleepy.suspend()
         # The first run comes to its end meanwhile: its report waits for the sleeper.
         go.touch()
         eventually(lambda: state_of(child) in (None, "S", "Z"))
@@ -158,8 +157,7 @@ def test_suspended_worker_that_nobody_missed_goes_on(tmp_path: Path) -> None:
     result = tasks.waits.enqueue(str(mark), str(go))
     with running_worker() as worker:
         waits_for(mark)
-        worker.signal(signal.SIGSTOP)
-        eventually(lambda: state_of(worker.pid) == "T")
+        worker.suspend()
         Worker.objects.update(lease_expires_at="2000-01-01 00:00:00+00:00")
         worker.signal(signal.SIGCONT)
         go.touch()
