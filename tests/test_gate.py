@@ -129,15 +129,19 @@ def test_code_of_another_checkout_does_not_leak_in(environment, monkeypatch) -> 
     assert variables["MORE"] == "1"
 
 
-@pytest.fixture
-def run(ci) -> ModuleType:
-    """tests/run.py, as a module."""
-    spec = importlib.util.spec_from_file_location("tests_run", ROOT / "tests/run.py")
+def load_program(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / f"{path}.py")
     module = importlib.util.module_from_spec(spec)
     before = list(sys.path)
     spec.loader.exec_module(module)
     sys.path[:] = before
     return module
+
+
+@pytest.fixture
+def run(ci) -> ModuleType:
+    """tests/run.py, as a module."""
+    return load_program("tests/run")
 
 
 def test_unknown_database_is_refused_before_anything_is_installed(run, ci, monkeypatch) -> None:
@@ -307,3 +311,26 @@ def test_machine_that_cannot_have_a_virtual_one_leaves_its_tests_out(
     (sentence,) = score.left_out
     assert "Real kernel" in sentence
     assert "LEFT OUT" in capsys.readouterr().out
+
+
+def test_virtual_machine_that_ends_without_a_word_is_tried_without_kvm(
+    monkeypatch, tmp_path
+) -> None:
+    """As qemu does under a /dev/kvm that opens, and refuses what the guest's processor is to have."""
+    vm = load_program("tests/vm/run")
+    monkeypatch.setattr(vm, "CACHE", tmp_path)
+    silent = [sys.executable, "-c", "raise SystemExit(1)"]
+
+    with pytest.raises(vm.NoSignOfLife):
+        vm.boot(silent, "kvm", limit_seconds=60)
+
+    assert vm.boot(silent, "tcg", limit_seconds=60) == 1
+
+
+def test_status_of_the_guest_is_that_of_the_virtual_machine(monkeypatch, tmp_path, capsys) -> None:
+    vm = load_program("tests/vm/run")
+    monkeypatch.setattr(vm, "CACHE", tmp_path)
+    speaks = [sys.executable, "-c", f"print('first'); print({vm.STATUS + '3'!r})"]
+
+    assert vm.boot(speaks, "kvm", limit_seconds=60) == 3
+    assert "first\n" in capsys.readouterr().out

@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,14 @@ SWAP_BYTES = 512 << 20
 #: Mounted anew in the guest.
 HIDDEN = ("/tmp", "/var/tmp", "/run", "/dev")
 #: What a guest under KVM says its first word within. Where /dev/kvm is one of a virtual machine
-#: itself, it may open well, and start no ordinary kernel.
+#: itself, it may open well, and start no ordinary kernel, or end qemu.
 FIRST_WORD_SECONDS = 20.0
 #: File of the cache that says with which kernel of this machine that was so.
 NO_KVM = "no-kvm"
 
 
 class NoSignOfLife(Exception):
-    """The guest did not say a word in time."""
+    """The guest did not say a word, in time or at all."""
 
 
 def main() -> int:
@@ -224,7 +225,11 @@ def boot(command: list[str], accelerator: str, limit_seconds: float) -> int:
             if accelerator == "kvm" and not select.select([output], [], [], FIRST_WORD_SECONDS)[0]:
                 process.kill()
                 raise NoSignOfLife
-            status = pass_on(output)
+            words = iter(output)
+            first = next(words, "")
+            if accelerator == "kvm" and not first:
+                raise NoSignOfLife
+            status = pass_on(chain([first], words))
     finally:
         limit.cancel()
         process.kill()
