@@ -53,6 +53,29 @@ def test_calls_are_handed_out_one_after_the_other_during_a_statement(executor: E
     assert max(report.finished_ns for report in reports) < done_ns
 
 
+def test_report_that_waits_to_be_taken_does_not_keep_the_worker_busy(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is taken when the statement is over; until then, there is nothing to do."""
+    looks = 0
+    tend = executor.tend
+
+    def count() -> None:
+        nonlocal looks
+        looks += 1
+        tend()
+
+    monkeypatch.setattr(executor, "tend", count)
+    executor.submit(Call.of(calls.returns, 1))
+    executor.poll(timeout=0)
+
+    sleep_in_the_database(1)
+
+    assert executor.seconds_to_next_event() == 0, "the report is there"
+    assert 0 < looks < 50
+    collect(executor, 1)
+
+
 def test_limit_of_time_acts_during_a_statement(executor: Executor) -> None:
     executor.submit(Call.of(time.sleep, 60, limits=Limits(timeout_seconds=0.5, grace_seconds=0.5)))
     executor.poll(timeout=0)

@@ -240,9 +240,13 @@ class Executor:
         """Return a descriptor that is readable when `poll` has something to do."""
         return self._runner.fileno()
 
-    def seconds_to_next_event(self) -> float | None:
-        """Return how long a host may wait on `fileno` before it must call `poll` anyway."""
-        if self._runner.reports:
+    def seconds_to_next_event(self, *, leave_reports: bool = False) -> float | None:
+        """
+        Return how long a host may wait on `fileno` before it must call `poll` anyway.
+
+        With *leave_reports*: before it must call `tend`, which leaves reports where they are.
+        """
+        if self._runner.reports and not leave_reports:
             return 0.0
         moment = self._runner.next_event(waiting=self.waiting, has_work=self.has_work)
         return None if moment is None else max(moment - time.monotonic(), 0.0)

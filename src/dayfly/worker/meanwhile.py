@@ -76,7 +76,7 @@ class Served:
         poll.register(server, EVENTS[wanted])
         poll.register(self._executor.fileno(), select.POLLIN)
         while True:
-            seconds = self._executor.seconds_to_next_event()
+            seconds = self._executor.seconds_to_next_event(leave_reports=True)
             ready = poll.poll(None if seconds is None else seconds * 1000)
             if any(fd == server for fd, _ in ready):
                 return wanted
