@@ -6,7 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from dayfly.worker.ahead import HORIZON_SECONDS, PATIENCE_SECONDS, LookAhead
+from dayfly.worker.ahead import (
+    FIRST_LOOK_SECONDS,
+    HORIZON_SECONDS,
+    PATIENCE_SECONDS,
+    LookAhead,
+)
 from tests.worker.conftest import Clock
 
 
@@ -64,6 +69,28 @@ def test_pace_is_that_of_the_last_moment(clock: Clock) -> None:
     ahead.note_finished(1)
 
     assert ahead.wanted(running=2, waiting=0) == 0
+
+
+def test_burst_after_a_rest_is_claimed_ahead_before_it_is_over(clock: Clock) -> None:
+    """As a new worker's first jobs, too: it rested while it was started."""
+    ahead = LookAhead(concurrency=2, at_most=20)
+    clock.now += 10.0
+    ahead.note_finished(1)
+    assert ahead.wanted(running=2, waiting=0) == 0
+
+    clock.now += FIRST_LOOK_SECONDS * 1.25
+    ahead.note_finished(3)
+
+    assert ahead.wanted(running=2, waiting=0) == 12
+
+
+def test_pace_that_is_known_is_taken_over_the_whole_horizon(clock: Clock) -> None:
+    """A pause of a moment is not the end of it."""
+    ahead = at_pace(clock, 100)
+    clock.now += HORIZON_SECONDS * 0.9
+    ahead.note_finished(1)
+
+    assert ahead.wanted(running=2, waiting=0) == 10
 
 
 def test_patience_ends_when_nothing_starts(clock: Clock) -> None:

@@ -12,6 +12,9 @@ import time
 
 #: A job claimed ahead should start within this time.
 HORIZON_SECONDS = 0.1
+#: As long as nothing is claimed ahead, the pace is looked for after so long: a burst of short
+#: tasks would else be over, or half so, before its worker has learnt that they are short.
+FIRST_LOOK_SECONDS = 0.02
 #: One that has waited so long for a slot is given back.
 PATIENCE_SECONDS = 1.0
 
@@ -29,23 +32,27 @@ class LookAhead:
         self._runs_started = 0
 
     def note_finished(self, count: int) -> None:
-        """Count finished runs; the pace is that of the last tenths of a second."""
+        """Count finished runs; the pace is that of the last tenth of a second."""
         self._count += count
         now = time.monotonic()
         elapsed = now - self._since
-        if elapsed >= HORIZON_SECONDS:
+        if elapsed >= (HORIZON_SECONDS if self._ahead else FIRST_LOOK_SECONDS):
             self._per_second = self._count / elapsed
             self._count = 0
             self._since = now
 
     def wanted(self, *, running: int, waiting: int) -> int:
         """Return how many jobs to claim now; 0 when it is better to wait for a fuller batch."""
-        ahead = min(int(self._per_second * HORIZON_SECONDS), self._at_most)
+        ahead = self._ahead
         missing = self._concurrency + ahead - running - waiting
         has_free_slot = running + waiting < self._concurrency
         if missing <= 0 or (not has_free_slot and missing < (ahead + 1) // 2):
             return 0
         return missing
+
+    @property
+    def _ahead(self) -> int:
+        return min(int(self._per_second * HORIZON_SECONDS), self._at_most)
 
     def lost_patience(self, *, waiting: int, runs_started: int) -> bool:
         """Tell whether the jobs that wait should go back: none has started for too long."""
