@@ -321,7 +321,7 @@ def run_program(directory: Path, text: str, *arguments: str) -> tuple[str, str]:
     script.write_text(textwrap.dedent(text))
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script), *arguments],
-        env=environment(),
+        env=environment(PYTHONUNBUFFERED=""),  # with buffers, as most programs run
         capture_output=True,
         text=True,
         timeout=100,

@@ -17,7 +17,17 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from dayfly import __version__
-from dayfly.executor import child, heap, hugepages, rehearsal, template, tidy, unsafe, workdir
+from dayfly.executor import (
+    child,
+    farewell,
+    heap,
+    hugepages,
+    rehearsal,
+    template,
+    tidy,
+    unsafe,
+    workdir,
+)
 from dayfly.executor.call import resolve
 from dayfly.executor.child_codes import EXIT_START_FAILED
 from dayfly.executor.errors import WorkdirGone
@@ -73,6 +83,7 @@ def _become_template(order: dict[str, Any]) -> NoReturn:
         if not isinstance(error, Refused):
             traceback.print_exc()
             error = Refused(f"loading failed with {type(error).__name__}: {error}")
+        farewell.flush_streams()  # what was printed while loading: we are killed, and do not exit
         template.say(control, {"refused": str(error).rstrip(".")[:_MAX_WORDS]})
         _wait_to_be_killed(control)
     heap.freeze(immortal=order["source"].immortal)
