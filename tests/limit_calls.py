@@ -77,8 +77,11 @@ def handles_memory_error(gigabytes: int) -> str:
 
 
 def keeps(megabytes: int) -> None:
-    """Hold memory for as long as the child lives."""
-    _kept.append(b"x" * (megabytes * MIB))
+    """Hold memory for as long as the child lives, and never what its parent had freed in its heap."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    block = mmap.mmap(-1, megabytes * MIB, flags=flags)
+    touch(block)
+    _kept.append(block)
 
 
 def holds_and_says_so(megabytes: int) -> int:
