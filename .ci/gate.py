@@ -2,8 +2,9 @@
 The gate: what must pass before a change lands. Started by `.ci/run`.
 
 Format, lint, types; the README's two commands as a reader would run them; then the suite
-on every database and over the pairs of Python and Django that this machine can make. What
-it cannot is left out loudly; in CI (CI=true) a missing database is a failure.
+over the pairs of Python and Django that this machine can make and on every database, each
+once; --full tests every pair on every database. What cannot be had here is left out loudly;
+in CI (CI=true) a missing database is a failure.
 """
 
 from __future__ import annotations
@@ -16,35 +17,32 @@ import sys
 
 import environment
 import interpreters
+import matrix
 import qemu
 import servers
 from environment import ROOT, CannotPrepare
 from interpreters import MAIN_PAIR, PAIRS
+from matrix import Pair
 from steps import Score, Step, run
 
 KERNEL_TITLE = "Real kernel: cgroups and memory kills in a virtual machine"
 IN_CI = os.environ.get("CI", "").lower() in ("true", "1")
-#: Which databases a pair is tested on. Each pair somewhere, each database twice; the main pair on all.
-#: The README's command tests 3.11 or whatever python3 is on SQLite.
-DATABASES = {
-    ("3.11", "5.2"): ["postgresql"],
-    ("3.12", "6.0"): ["mysql"],
-    ("3.13", "6.1"): ["sqlite", "postgresql", "mysql"],
-    ("3.14", "6.1"): ["sqlite"],
-}
+#: Test every pair on every database, and all that takes a kernel of its own.
+FULL = "--full"
 
 
 def main(words: list[str]) -> int:
-    score = Score(words)
+    full = FULL in words
+    score = Score([word for word in words if word != FULL])
     pairs = find_pairs(score)
     check_code(score, pairs)
     run_readme(score)
-    test_pairs(score, pairs)
-    test_kernel(score, pairs)
+    test_pairs(score, pairs, full=full)
+    test_kernel(score, pairs, full=full)
     return score.finish()
 
 
-def find_pairs(score: Score) -> dict[tuple[str, str], str]:
+def find_pairs(score: Score) -> dict[Pair, str]:
     """Return the pairs whose interpreter is here, with its path, the main one first."""
     found = {}
     for pair in sorted(PAIRS, key=lambda pair: pair != MAIN_PAIR):
@@ -59,7 +57,7 @@ def find_pairs(score: Score) -> dict[tuple[str, str], str]:
     return found
 
 
-def check_code(score: Score, pairs: dict[tuple[str, str], str]) -> None:
+def check_code(score: Score, pairs: dict[Pair, str]) -> None:
     """Format, lint and types, with the tools of one environment."""
     checks = [
         ("Format", ["ruff", "format", "--check", "."]),
@@ -101,22 +99,28 @@ def readme_command(title: str) -> str:
     return blocks[0].strip()
 
 
-def test_pairs(score: Score, pairs: dict[tuple[str, str], str]) -> None:
-    """Run the suite on the databases of each pair; on all of them with the first."""
+def test_pairs(score: Score, pairs: dict[Pair, str], *, full: bool) -> None:
+    """Run the suite on the databases of each pair."""
     if not pairs:
         score.do("Tests over the pairs", lambda step: False)
+        return
+    of_readme = version_of_readme(score)
     plans = {
-        pair: DATABASES[MAIN_PAIR if place == 0 else pair]
-        for place, pair in enumerate(pairs)
-        if score.wants(tests_title(pair, DATABASES[MAIN_PAIR if place == 0 else pair]))
+        pair: schemes
+        for pair, schemes in matrix.databases(list(pairs), of_readme=of_readme, full=full).items()
+        if schemes and score.wants(tests_title(pair, schemes))
     }
-    schemes = {scheme for wanted in plans.values() for scheme in wanted}
-    urls = {"sqlite": "sqlite://", **server_urls(score, schemes - {"sqlite"}, pairs)}
+    if not plans:
+        return
+    urls = {"sqlite": "sqlite://", **server_urls(score, plans, pairs)}
+    with_all = matrix.versions_for_all(list(pairs), of_readme)
     for pair, wanted in plans.items():
         here = [scheme for scheme in wanted if scheme in urls]
+        if not here:
+            continue
         command = [pairs[pair], "tests/run.py", "--django", pair[1]]
         command += ["--name", f"python{pair[0]}-django{pair[1]}"]
-        if pair[0] not in versions_for_all(list(plans), version_of_readme(score)):
+        if pair[0] not in with_all:
             command.append("--only-with-database")
         variables = {"DAYFLY_TEST_DATABASE_URLS": ",".join(urls[scheme] for scheme in here)}
         if pair == next(iter(pairs)):
@@ -127,11 +131,11 @@ def test_pairs(score: Score, pairs: dict[tuple[str, str], str]) -> None:
         score.do(title, functools.partial(run, command=command, variables=variables))
 
 
-def test_kernel(score: Score, pairs: dict[tuple[str, str], str]) -> None:
+def test_kernel(score: Score, pairs: dict[Pair, str], *, full: bool) -> None:
     """
     Run what takes a kernel of its own, with the main pair: a sample, as most guests are emulated.
 
-    All of it takes twelve minutes then: python3 tests/vm/run.py
+    All of it takes twelve minutes then.
     """
     if not pairs or not score.wants(KERNEL_TITLE):
         return
@@ -149,19 +153,9 @@ def test_kernel(score: Score, pairs: dict[tuple[str, str], str]) -> None:
             print(f"Error: {error}", flush=True)
             return False
         command = [sys.executable, "tests/vm/run.py", "--python", inside]
-        return run(step, [*command, "-k", "fork or test_worker"], {})
+        return run(step, command if full else [*command, "-k", "fork or test_worker"], {})
 
     score.do(KERNEL_TITLE, act)
-
-
-def versions_for_all(pairs: list[tuple[str, str]], of_readme: str | None) -> set[str]:
-    """
-    Return the Pythons of *pairs* that run what touches no database, too: the main one, and the oldest.
-
-    For what lies between them the suite with a database does, which forks in every way.
-    """
-    oldest = min((pair[0] for pair in pairs), key=lambda version: int(version.partition(".")[2]))
-    return {pairs[0][0]} | {oldest} - {of_readme}
 
 
 def version_of_readme(score: Score) -> str | None:
@@ -173,23 +167,23 @@ def version_of_readme(score: Score) -> str | None:
     return found.stdout.strip()
 
 
-def tests_title(pair: tuple[str, str], schemes: list[str]) -> str:
+def tests_title(pair: Pair, schemes: list[str]) -> str:
     names = [servers.NAMES.get(scheme, "SQLite") for scheme in schemes]
     return f"Tests: Python {pair[0]}, Django {pair[1]}, {' and '.join(names)}"
 
 
 def server_urls(
-    score: Score, schemes: set[str], pairs: dict[tuple[str, str], str]
+    score: Score, plans: dict[Pair, list[str]], pairs: dict[Pair, str]
 ) -> dict[str, str]:
-    """Return the URLs of those servers that answer, after starting them."""
+    """Return the URLs of those servers of *plans* that answer, after starting them."""
     urls: dict[str, str] = {}
-    for scheme in sorted(schemes, reverse=True):
+    for scheme in sorted({scheme for schemes in plans.values() for scheme in schemes} - {"sqlite"}):
         name = servers.NAMES[scheme]
 
         def make_ready(step: Step, scheme: str = scheme, name: str = name) -> bool:
             try:
                 if scheme == "mysql":
-                    servers.make_client_library_ready(without_headers(pairs))
+                    servers.make_client_library_ready(without_headers(plans, pairs))
                 urls[scheme] = servers.make_ready(scheme)
             except (servers.NotThere, subprocess.SubprocessError) as error:
                 print(f"Error: {error}", flush=True)
@@ -201,12 +195,12 @@ def server_urls(
     return urls
 
 
-def without_headers(pairs: dict[tuple[str, str], str]) -> list[str]:
+def without_headers(plans: dict[Pair, list[str]], pairs: dict[Pair, str]) -> list[str]:
     """Return the Pythons to be tested on MariaDB that lack the headers to build its driver."""
     return [
         pair[0]
-        for place, (pair, python) in enumerate(pairs.items())
-        if (place == 0 or "mysql" in DATABASES[pair]) and not interpreters.has_headers(python)
+        for pair, schemes in plans.items()
+        if "mysql" in schemes and not interpreters.has_headers(pairs[pair])
     ]
 
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-MODULES = ("environment", "gate", "interpreters", "qemu", "servers", "steps")
+MODULES = ("environment", "gate", "interpreters", "matrix", "qemu", "servers", "steps")
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,33 @@ def test_what_touches_no_database_can_be_left_out(run, monkeypatch) -> None:
 def test_newest_and_oldest_python_run_everything(ci, versions, of_readme, expected) -> None:
     pairs = [(version, "6.0") for version in versions]
 
-    assert ci("gate").versions_for_all(pairs, of_readme) == expected
+    assert ci("matrix").versions_for_all(pairs, of_readme) == expected
+
+
+P311, P312, P313 = ("3.11", "5.2"), ("3.12", "6.0"), ("3.13", "6.1")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "of_readme", "expected"),
+    [
+        ([P313, P311, P312], "3.11", {P313: ["postgresql"], P311: [], P312: ["mysql"]}),
+        ([P313, P311, P312], None, {P313: ["postgresql"], P311: ["sqlite"], P312: ["mysql"]}),
+        ([P313, P311, P312], "3.13", {P313: ["postgresql"], P311: ["sqlite"], P312: ["mysql"]}),
+        ([P313], "3.13", {P313: ["postgresql", "mysql"]}),
+        ([P313], None, {P313: ["postgresql", "sqlite", "mysql"]}),
+        ([P311], "3.11", {P311: ["postgresql", "mysql"]}),
+    ],
+)
+def test_each_pair_and_each_database_is_tested(ci, pairs, of_readme, expected) -> None:
+    assert ci("matrix").databases(pairs, of_readme=of_readme) == expected
+
+
+def test_every_pair_can_be_tested_on_every_database(ci) -> None:
+    every = ["sqlite", "postgresql", "mysql"]
+
+    found = ci("matrix").databases([P313, P311], of_readme="3.11", full=True)
+
+    assert found == {P313: every, P311: every[1:]}
 
 
 @pytest.mark.parametrize(
@@ -305,7 +331,7 @@ def test_machine_that_cannot_have_a_virtual_one_leaves_its_tests_out(
     gate = ci("gate")
     score = ci("steps").Score()
 
-    gate.test_kernel(score, {gate.MAIN_PAIR: sys.executable})
+    gate.test_kernel(score, {gate.MAIN_PAIR: sys.executable}, full=False)
 
     assert score.steps == []
     (sentence,) = score.left_out
