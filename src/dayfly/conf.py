@@ -57,8 +57,8 @@ class Settings:
     memory_budget_bytes: int | None = None
     #: Time between asking a child to end and killing it.
     kill_grace_seconds: float = 5.0
-    #: USS and PSS of children are read always ("full"), never ("basic"), or ("auto") one run
-    #: in ten while jobs wait for a slot: they cost 0.6 ms at 35 MB, twice.
+    #: USS and PSS of children are read always ("full"), never ("basic"), or ("auto") at no more
+    #: than five runs a second: they cost 0.6 ms at 55 MB, twice.
     memory_detail: Literal["auto", "full", "basic"] = "auto"
     #: Children at work at once; None is the number of CPUs that the process may use.
     concurrency: int | None = None

@@ -7,12 +7,11 @@ from dayfly.queue import Claim
 from dayfly.worker.ledger import Ledger
 from dayfly.worker.options import WorkerOptions
 from dayfly.worker.order import Order
+from dayfly.worker.sampling import Sampler
 
 PERFORM = "dayfly.worker.perform.perform"
 #: The same, where the worker runs tasks itself.
 PERFORM_INLINE = "dayfly.worker.inline.perform"
-#: Of the runs of a busy worker, one in so many is measured in detail (MEMORY_DETAIL="auto").
-DETAIL_EVERY = 10
 
 
 class Dispatcher:
@@ -23,7 +22,7 @@ class Dispatcher:
         self._ledger = ledger
         self._executor = executor
         self._target = PERFORM_INLINE if options.is_inline else PERFORM
-        self._count = 0
+        self._sampler = Sampler()
         settings = options.settings
         self._limits = Limits(
             timeout_seconds=settings.timeout_seconds,
@@ -41,7 +40,6 @@ class Dispatcher:
         call_id = self._ledger.open(claim)
         if call_id is None:
             return False
-        self._count += 1
         self._executor.submit(
             Call(
                 call_id=call_id,
@@ -72,7 +70,4 @@ class Dispatcher:
 
     def _wants_detail(self) -> bool:
         detail = self._options.settings.memory_detail
-        if detail == "auto":
-            is_busy = self._executor.waiting > 0
-            return not is_busy or self._count % DETAIL_EVERY == 0
-        return detail == "full"
+        return self._sampler.picks_next() if detail == "auto" else detail == "full"
