@@ -14,6 +14,8 @@ from dayfly.executor.supervisor import Supervisor
 
 logger = logging.getLogger("dayfly.executor")
 
+#: No more are asked for at a time: see MOST_UNANSWERED in template_link.py.
+MOST_UNBORN = 64
 MAX_BACKOFF_SECONDS = 5.0
 #: To load a project that cannot be forked is work, and what is wrong with it is not mended in seconds.
 MAX_TEMPLATE_BACKOFF_SECONDS = 30.0
@@ -50,6 +52,8 @@ class Nursery:
         now = time.monotonic()
         if now < self.no_birth_before or self._is_refused(now):
             return False
+        if self._supervisor.unborn >= MOST_UNBORN:
+            return False  # the next birth wakes the loop, which comes here again
         self._supervisor.spawn()
         if self._is_refused(now):
             return False

@@ -18,6 +18,9 @@ from dayfly.executor.launchers import wait_for
 ANSWER_SECONDS = 10.0
 #: How long one may take to end its children, when all is over.
 LEAVE_SECONDS = 2.0
+#: Of what can wait, no more is asked at once. A socket holds some 280 messages, and a template that
+#: cannot answer does not read: beyond that, it and its parent would wait for each other for ever.
+MOST_UNANSWERED = 128
 
 Answer = dict[str, Any]
 OnAnswer = Callable[[Answer | None], None]
@@ -50,6 +53,7 @@ class Template:
         self.is_unwanted = False
         self._unwatch = unwatch
         self._answers: deque[OnAnswer] = deque()
+        self._unasked: deque[tuple[dict[str, object], OnAnswer]] = deque()
         self._answer_seconds = start_seconds
         self._deadline: float | None = None
 
@@ -60,10 +64,19 @@ class Template:
             self._deadline = time.monotonic() + self._answer_seconds
 
     def ask(self, question: dict[str, object], fds: list[int], on_answer: OnAnswer) -> None:
-        """Ask; *on_answer* gets None when the template dies first."""
+        """
+        Ask, at once or when others are answered; *on_answer* gets None when the template dies first.
+
+        With descriptors it is at once, so that they can be closed: the nursery asks for few of these.
+        """
         if self.is_gone:
             on_answer(None)
-            return
+        elif fds or len(self._answers) < MOST_UNANSWERED:
+            self._send(question, fds, on_answer)
+        else:
+            self._unasked.append((question, on_answer))
+
+    def _send(self, question: dict[str, object], fds: list[int], on_answer: OnAnswer) -> None:
         self.expect(on_answer)
         try:
             socket.send_fds(self.control, [json.dumps(question).encode()], fds)
@@ -86,11 +99,14 @@ class Template:
             self._answer_seconds = ANSWER_SECONDS
             self._deadline = time.monotonic() + ANSWER_SECONDS if self._answers else None
             on_answer(json.loads(data))
+            if self._unasked:
+                question, on_answer = self._unasked.popleft()
+                self._send(question, [], on_answer)
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left for it to do, now that it forks no more."""
-        return self.is_retired and not self.children and not self._answers
+        return self.is_retired and not (self.children or self._answers or self._unasked)
 
     @property
     def deadline(self) -> float | None:
@@ -113,6 +129,9 @@ class Template:
         self.control.close()
         while self._answers:
             self._answers.popleft()(None)
+        while self._unasked:
+            _, on_answer = self._unasked.popleft()
+            on_answer(None)
 
     def end(self) -> None:
         """Let it end its children and leave: it hears that nobody will ask any more."""
