@@ -95,6 +95,18 @@ def test_jobs_of_a_killed_worker_are_rescued_after_its_lease(tmp_path: Path) -> 
     assert error.exception_class_path == "dayfly.exceptions.WorkerLost"
 
 
+def test_batch_waits_for_the_jobs_of_a_dead_worker(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    result = tasks.waits_the_first_time.enqueue(str(mark))
+    with running_worker("--worker-id=one", options=SHORT_LEASE) as first:
+        waits_for(mark)
+        lose(first)
+
+    run_worker("--batch", options=SHORT_LEASE)
+
+    assert outcomes_of(result) == ["lost", "returned"]
+
+
 def test_job_that_was_lost_too_often_fails(tmp_path: Path) -> None:
     """It may be the job that brings its workers down."""
     result = tasks.waits.enqueue(str(tmp_path / "mark1"))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dayfly.queue.claims import claim, held
 from dayfly.queue.entries import add, count_ready, next_due_seconds, notify, promote
 from dayfly.queue.outcomes import finish, note_exits
-from dayfly.queue.rescues import rescue
+from dayfly.queue.rescues import has_stranded, rescue
 from dayfly.queue.rows import Claim, NewJob, NewRun, Rescued, RunExit, Selection, Settlement
 from dayfly.queue.workers import heartbeat, register, retire
 
@@ -33,6 +33,7 @@ __all__ = [
     "claim",
     "count_ready",
     "finish",
+    "has_stranded",
     "heartbeat",
     "held",
     "next_due_seconds",

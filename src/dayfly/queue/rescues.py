@@ -71,6 +71,18 @@ def rescue(*, max_times_lost: int, using: str, limit: int = 500) -> list[Rescued
         return _give_back(connection, jobs, workers, max_times_lost)
 
 
+@patient
+def has_stranded(*, using: str) -> bool:
+    """Tell whether there are jobs that the next rescue will give back."""
+    connection = connections[using]
+    sql = (
+        f"SELECT 1 FROM {JOB} AS job LEFT JOIN {WORKER} AS worker ON worker.id = job.worker_id"
+        f" WHERE job.status = 'RUNNING' AND ({_cannot_finish()}"
+        f" OR worker.lease_expires_at < {now(connection)}) LIMIT 1"
+    )
+    return bool(fetch(connection, sql, []))
+
+
 def _expired(connection: BaseDatabaseWrapper) -> list[Any]:
     """Give the ids (as the database has them) of workers whose lease is over."""
     return [row[0] for row in fetch(connection, _expired_sql(connection), [])]
@@ -106,10 +118,13 @@ def _holders(connection: BaseDatabaseWrapper) -> list[UUID | None]:
     sql = (
         f"SELECT DISTINCT job.worker_id FROM {JOB} AS job"
         f" LEFT JOIN {WORKER} AS worker ON worker.id = job.worker_id"
-        " WHERE job.status = 'RUNNING' AND (worker.id IS NULL"
-        " OR worker.lost_at IS NOT NULL OR worker.stopped_at IS NOT NULL)"
+        f" WHERE job.status = 'RUNNING' AND ({_cannot_finish()})"
     )
     return [row[0] and to_uuid(row[0]) for row in fetch(connection, sql, [])]
+
+
+def _cannot_finish() -> str:
+    return "worker.id IS NULL OR worker.lost_at IS NOT NULL OR worker.stopped_at IS NOT NULL"
 
 
 def _jobs_of(

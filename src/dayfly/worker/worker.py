@@ -220,7 +220,7 @@ class Worker:
                 using=self.options.using,
             )
         )
-        self._is_drained = not claims
+        self._is_drained = not claims and not self._must_wait_for_rescue()
         # A full answer means that there is more.
         self._wakeup.found(anything=len(claims) == limit)
         self._claimed += len(claims)
@@ -229,6 +229,12 @@ class Worker:
         for claim in claims:
             self._dispatcher.submit(claim)
         return bool(claims)
+
+    def _must_wait_for_rescue(self) -> bool:
+        """Tell whether a batch has jobs to come that a dead worker left: a heartbeat later they are given back."""
+        return self.options.batch and self._store.call(
+            partial(queue.has_stranded, using=self.options.using)
+        )
 
     def _claims_wanted(self) -> int:
         """Return how many jobs to claim now, if there are as many."""
