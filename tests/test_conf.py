@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -30,6 +31,10 @@ def test_options_become_fields():
     assert settings.allowed_tasks == ("shop.*",)
     assert settings.memory_detail == "basic"
     assert settings.max_times_lost == 3
+
+
+def test_directory_may_be_a_path_as_base_dir_is():
+    assert Settings.from_options({"WORKDIR": Path("/srv/shop")}, "default").workdir == "/srv/shop"
 
 
 def test_settings_cannot_change():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import PurePath
 from typing import Any, Literal
 
 from django.core.exceptions import ImproperlyConfigured
@@ -151,7 +152,9 @@ def _default_hint(name: str) -> str:
 
 
 def _tidy(value: Any) -> Any:
-    """Freeze what a settings module writes as a list."""
+    """Freeze what a settings module writes as a list, and take a path for the text that it is."""
+    if isinstance(value, PurePath):
+        return str(value)
     return tuple(value) if isinstance(value, (list, set, frozenset)) else value
 
 
@@ -169,6 +172,10 @@ def _seconds(least: float) -> Test:
 
 def _text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def _path(value: Any) -> bool:
+    return _text(value) or isinstance(value, PurePath)
 
 
 def _dotted(value: Any) -> bool:
@@ -222,7 +229,7 @@ _RULES: dict[str, tuple[Test, str]] = {
     ),
     "LOOK_AHEAD": (_or_none(_whole(0)), "a whole number, 0 or more, or None"),
     "STANDBY": (_or_none(_whole(0)), "a whole number, 0 or more, or None"),
-    "WORKDIR": (_or_none(_text), "the path of a directory, or None"),
+    "WORKDIR": (_or_none(_path), "the path of a directory, or None"),
     "INTERVAL": (_seconds(0), "a number of seconds, 0 or more"),
     "GRACE_SECONDS": (_or_none(_seconds(0)), "a number of seconds, 0 or more, or None"),
 }

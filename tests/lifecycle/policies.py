@@ -11,3 +11,13 @@ class InPairs:
 
     def keeps(self, report):
         return not report.output
+
+
+class NeedsAnArgument:
+    """Cannot be made by a worker, which gives none."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+
+not_a_class = 3

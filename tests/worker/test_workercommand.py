@@ -90,6 +90,8 @@ def test_queues_are_named_with_commas(
     ("flags", "words"),
     [
         (["--queues=mail", "--exclude-queues=other"], "can only be used with --queues="),
+        (["--queues="], "names no queue"),
+        (["--queues=,"], "names no queue"),
         (["--worker-id="], "1 to 64 characters"),
         ([f"--worker-id={'x' * 65}"], "1 to 64 characters"),
         (["--backend=nowhere"], "nowhere"),
@@ -128,6 +130,36 @@ def test_policy_is_made_from_its_path() -> None:
     options = options_of(RECYCLE_POLICY="tests.lifecycle.policies.InPairs")
 
     assert isinstance(options.policy, InPairs)
+
+
+@pytest.mark.parametrize("kind", ["NeedsAnArgument", "not_a_class"])
+def test_policy_that_cannot_be_made_is_one_sentence(kind: str) -> None:
+    with pytest.raises(CommandError, match=f"{kind}' is to be a class that is made without arg"):
+        options_of(RECYCLE_POLICY=f"tests.lifecycle.policies.{kind}")
+
+
+def test_queue_that_nothing_can_be_enqueued_on_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    backend = {"BACKEND": "dayfly.backend.DatabaseBackend", "QUEUES": ["default", "mail"]}
+
+    with override_settings(TASKS={"default": backend}):
+        assert options_of("--queues=mail,defualt").queues == ("mail", "defualt")
+        options_of("--exclude-queues=mail")
+
+    assert caplog.messages == [
+        "No task can be enqueued on defualt: QUEUES of TASKS['default'] has only default, mail."
+    ]
+
+
+def test_flags_of_django_may_stand_behind_the_subcommand() -> None:
+    parser = load_command_class("dayfly", "dayfly").create_parser("manage.py", "dayfly")
+
+    behind = parser.parse_args(["worker", "--settings=one", "-v", "2", "--traceback"])
+    in_front = parser.parse_args(["--settings=one", "-v", "2", "--traceback", "worker"])
+    neither = parser.parse_args(["worker"])
+
+    assert behind == in_front
+    assert (behind.settings, behind.verbosity, behind.traceback) == ("one", 2, True)
+    assert (neither.settings, neither.verbosity, neither.traceback) == (None, 1, False)
 
 
 def test_flag_of_db_worker_is_accepted() -> None:

@@ -26,6 +26,8 @@ from dayfly.executor import AfterCalls, RecyclePolicy
 from dayfly.worker.options import WorkerOptions, default_name, usable_cpus
 from dayfly.worker.worker import Worker
 
+logger = logging.getLogger("dayfly")
+
 LOG_LEVELS = {0: logging.CRITICAL, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 
 
@@ -136,8 +138,8 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
         raise CommandError(str(error)) from error
     except OperationalError as error:
         message = (
-            f"The database cannot be reached: {str(error).strip()}. "
-            "Is the server up, and is DATABASES right?"
+            f"The database cannot be reached: {' '.join(str(error).split()).rstrip('.?!')}. "
+            "Is the server up (of SQLite: may its directory be written to), and is DATABASES right?"
         )
         raise CommandError(message) from error
     if worker.wants_reload:
@@ -157,8 +159,11 @@ def make_options(options: dict[str, Any]) -> WorkerOptions:
     def chosen(flag: str, option: str) -> Any:
         return options[flag] if options.get(flag) is not None else getattr(settings, option)
 
-    queues = _names(options["queues"] or "*")
+    queues = ("*",) if options["queues"] is None else _names(options["queues"])
     exclude = _names(options["exclude_queues"])
+    if not queues:
+        raise CommandError("--queues names no queue: give names, separated by commas, or * for all")
+    _warn_of_unknown_queues(backend, queues + exclude)
     if exclude and "*" not in queues:
         raise CommandError("--exclude-queues can only be used with --queues=*")
     worker_id = options["worker_id"]
@@ -215,13 +220,33 @@ def _backend(alias: str) -> DatabaseBackend:
     return backend
 
 
+def _warn_of_unknown_queues(backend: DatabaseBackend, names: tuple[str, ...]) -> None:
+    """Say of which no task can be enqueued; jobs of yesterday's settings may still be there."""
+    unknown = sorted(set(names) - {"*"} - backend.queues) if backend.queues else []
+    if unknown:
+        logger.warning(
+            "No task can be enqueued on %s: QUEUES of TASKS[%r] has only %s.",
+            ", ".join(unknown),
+            backend.alias,
+            ", ".join(sorted(backend.queues)),
+        )
+
+
 def _policy(settings: Settings, calls: int, jitter: int) -> RecyclePolicy:
     if settings.recycle_policy is None:
         return AfterCalls(calls, jitter)
     try:
-        made: RecyclePolicy = import_string(settings.recycle_policy)()
+        make = import_string(settings.recycle_policy)
     except ImportError as error:
         message = f"RECYCLE_POLICY {settings.recycle_policy!r} cannot be imported: {error}"
+        raise CommandError(message) from error
+    try:
+        made: RecyclePolicy = make()
+    except Exception as error:
+        message = (
+            f"RECYCLE_POLICY {settings.recycle_policy!r} is to be a class that is made without "
+            f"arguments, and failed: {type(error).__name__}: {error}"
+        )
         raise CommandError(message) from error
     return made
 
@@ -232,7 +257,6 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _configure_logging(verbosity: int, stream: Any) -> None:
     """Log to the terminal unless the project's LOGGING says where to."""
-    logger = logging.getLogger("dayfly")
     logger.setLevel(LOG_LEVELS[verbosity])
     if not logger.hasHandlers():
         handler = logging.StreamHandler(stream)

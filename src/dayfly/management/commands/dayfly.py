@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -21,7 +21,18 @@ class Command(BaseCommand):
         subparsers = parser.add_subparsers(dest="subcommand", required=True)
         worker = subparsers.add_parser("worker", help="Run background tasks (as runworker does).")
         workercommand.add_arguments(worker)
+        _add_djangos_flags(worker)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the subcommand."""
         workercommand.run(self, options)
+
+
+def _add_djangos_flags(parser: ArgumentParser) -> None:
+    """Take them behind the subcommand, too, where people write them; Django declares them in front of it."""
+    group = parser.add_argument_group("of every command of Django's")
+    group.add_argument("-v", "--verbosity", type=int, choices=range(4), default=SUPPRESS)
+    group.add_argument("--settings", default=SUPPRESS)
+    group.add_argument("--pythonpath", default=SUPPRESS)
+    for flag in ("--traceback", "--no-color", "--force-color"):
+        group.add_argument(flag, action="store_true", default=SUPPRESS)
