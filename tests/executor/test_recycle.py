@@ -96,6 +96,18 @@ def test_any_of_asks_each_as_one_may_count() -> None:
     assert asked == ["one", "one"]
 
 
+def test_policy_that_fails_costs_a_child_and_no_report(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        def calls_for_new_child(self) -> int | None:
+            return None
+
+        def keeps(self, report: RunReport) -> bool:
+            raise RuntimeError("no idea")
+
+    assert children_that_served(Failing(), Call.of(calls.pid), Call.of(calls.pid)) == [0, 1]
+    assert caplog.messages == ["The recycle policy failed: the child is replaced."] * 2
+
+
 def test_any_of_takes_the_smallest_count() -> None:
     assert AnyOf(AfterCalls(0), AfterCalls(7), AfterCalls(3)).calls_for_new_child() == 3
     assert AnyOf(AfterCalls(0), AfterAge(1)).calls_for_new_child() is None

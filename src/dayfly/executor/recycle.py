@@ -6,11 +6,14 @@ A policy is an object with two questions; any object that answers them will do.
 
 from __future__ import annotations
 
+import logging
 import random
 from dataclasses import dataclass
 from typing import Protocol
 
 from dayfly.executor.outcome import RunReport
+
+logger = logging.getLogger("dayfly.executor")
 
 
 class RecyclePolicy(Protocol):
@@ -21,6 +24,15 @@ class RecyclePolicy(Protocol):
 
     def keeps(self, report: RunReport) -> bool:
         """Tell, after a call of a child that may serve more, whether it should."""
+
+
+def policy_keeps(policy: RecyclePolicy, report: RunReport) -> bool:
+    """Ask *policy*, which may be the host's own, in the middle of a report that must not be lost."""
+    try:
+        return policy.keeps(report)
+    except Exception:
+        logger.exception("The recycle policy failed: the child is replaced.")
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from dayfly.executor.children import Child, Children, State
 from dayfly.executor.launchers import Birth, Death, Host, Launcher, wait_for
 from dayfly.executor.lines import open_lines
 from dayfly.executor.outcome import ChildExit, MemoryReading, Outcome, RunReport
-from dayfly.executor.recycle import RecyclePolicy
+from dayfly.executor.recycle import RecyclePolicy, policy_keeps
 from dayfly.executor.terms import Terms
 from dayfly.executor.watch import Watch
 
@@ -297,7 +297,7 @@ class Supervisor:
         is_worn = frame.head.get("is_worn") is True
         # Who was asked to stop has a TERM on its way, which must not hit the next call.
         may_go_on = not child.is_last_call and not is_worn and child.ending is None
-        keep = may_go_on and self._policy.keeps(report)
+        keep = may_go_on and policy_keeps(self._policy, report)
         if not keep:
             child.calls_allowed = child.calls_served
         self.children.reported(

@@ -272,7 +272,7 @@ class _progress:  # noqa: N801 - a context manager that reads as a function
         self._bar: Any = None
 
     def __enter__(self) -> Callable[[int], None]:
-        if self._options.batch and sys.stderr.isatty():
+        if self._options.batch and sys.stderr is not None and sys.stderr.isatty():
             try:
                 from tqdm import tqdm
             except ImportError:
