@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import sqlite3
+import subprocess
 import sys
+import types
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,6 +98,34 @@ def closes_a_database(path: str) -> list[str]:
     return [target for target in open_fds().values() if target.startswith(path)]
 
 
+def counts_of_parts() -> list[int]:
+    """Return how often what definitions consist of is referred to, or is said to be."""
+    scale = 1_000_003
+
+    def outer(text: str = "default" * 2) -> object:
+        def inner() -> int:
+            return len(text) * scale
+
+        return inner
+
+    class Thing:
+        size = 2_000_003
+
+    heap.make_immortal()
+    inner_code = next(one for one in outer.__code__.co_consts if type(one) is types.CodeType)
+    namespace = next(one for one in gc.get_referents(Thing) if type(one) is dict)
+    parts = [
+        outer.__code__.co_consts,
+        inner_code,
+        inner_code.co_consts,
+        outer.__closure__,
+        outer.__defaults__,
+        Thing.__mro__,
+        namespace,
+    ]
+    return [sys.getrefcount(one) for one in parts]
+
+
 def child_runs(function: object, *args: object) -> object:
     with Executor(standby=0) as executor:
         executor.submit(Call.of(function, *args))
@@ -121,6 +151,37 @@ def test_life_goes_on_with_immortal_objects() -> None:
     assert is_counted != heap.can_be_immortal()
     assert caught == "5"
     assert gone == (["instance"] if heap.can_be_immortal() else ["instance", "class"])
+
+
+def test_what_code_consists_of_is_immortal_too() -> None:
+    counts: list[int] = child_runs(counts_of_parts)  # type: ignore[assignment]
+
+    assert [count >= 0xFFFFFFFF for count in counts] == [heap.can_be_immortal()] * 7
+
+
+@pytest.mark.parametrize("mode", [(), ("-X", "dev")], ids=["as it is", "development mode"])
+def test_interpreter_with_immortal_objects_ends_well(mode: tuple[str, ...]) -> None:
+    program = """
+import gc
+import asyncio, decimal, enum, json, logging, typing, unittest.mock
+import django.contrib.auth, django.db.models, django.forms
+from dayfly.executor import heap, holes
+
+class Thing:
+    def __del__(self):
+        print("end of a thing")
+
+thing = Thing()
+heap.freeze(immortal=True)
+holes.fill()
+gc.unfreeze()
+"""
+
+    done = subprocess.run(
+        [sys.executable, *mode, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end of a thing\n", "")
 
 
 def test_what_is_lazy_is_left_so() -> None:

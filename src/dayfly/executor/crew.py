@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from dayfly.executor import heap, hugepages
+from dayfly.executor import heap, holes, hugepages
 from dayfly.executor.budget import Share
 from dayfly.executor.call import Call
 from dayfly.executor.children import Child, State
@@ -148,6 +148,7 @@ class Crew:
         if freeze:
             heap.freeze(immortal=immortal)
         if huge_pages:
+            holes.fill()
             hugepages.collapse_heap()
         self.nursery.top_up(is_work_waiting=False)
 

@@ -21,6 +21,7 @@ from dayfly.executor import (
     child,
     farewell,
     heap,
+    holes,
     hugepages,
     rehearsal,
     template,
@@ -87,6 +88,7 @@ def _become_template(order: dict[str, Any]) -> NoReturn:
         template.say(control, {"refused": str(error).rstrip(".")[:_MAX_WORDS]})
         _wait_to_be_killed(control)
     heap.freeze(immortal=order["source"].immortal)
+    holes.fill()
     streams = tidy.StandardStreams()
     null = os.open(os.devnull, os.O_RDWR)
     streams.install(null)

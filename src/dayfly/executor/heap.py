@@ -13,6 +13,7 @@ import ctypes
 import gc
 import sys
 import types
+from typing import Any
 
 #: CPython compares the lower half of the count. Source: Include/refcount.h of 3.13, Include/object.h of 3.12.
 _IMMORTAL = 0xFFFFFFFF
@@ -33,6 +34,10 @@ _DEFINITIONS = (
     classmethod,
     staticmethod,
 )
+#: What definitions are made of in turn: their namespaces, bases, defaults and closures, and code.
+_PARTS = frozenset({dict, tuple, types.CodeType})
+#: What code holds beside names.
+_CONSTANTS = frozenset({tuple, frozenset, str, bytes, int, float, complex, types.CodeType})
 
 
 def freeze(*, immortal: bool) -> None:
@@ -59,7 +64,8 @@ def can_be_immortal() -> bool:
 
 def make_immortal() -> int:
     """
-    Make all definitions immortal that are not frozen: functions, their code, classes and modules; return how many.
+    Make all definitions immortal that are not frozen: functions, classes and modules, with their
+    code, its constants and their namespaces; return how many objects that are.
 
     They are never freed then: for a process that lives to fork, after everything is loaded. About
     1 ms for 1,000 objects, once. Does nothing where it is not known how.
@@ -70,15 +76,27 @@ def make_immortal() -> int:
     """
     if not can_be_immortal():
         return 0
+    objects = gc.get_objects()
+    # Not isinstance(), which asks the object: a lazy one would be loaded.
+    kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, _DEFINITIONS)}
+    definitions = [one for one in objects if type(one) in kinds]
+    parts = [one for one in gc.get_referents(*definitions) if type(one) in _PARTS]
+    addresses = {id(one) for one in (*definitions, *parts, *_constants(parts))}
     count_of = ctypes.c_uint32.from_address
-    count = 0
-    for one in gc.get_objects():
-        kind = type(one)  # not isinstance(), which asks the object: a lazy one would be loaded
-        if issubclass(kind, _DEFINITIONS):
-            count += 1
-            count_of(id(one)).value = _IMMORTAL
-            if kind is types.FunctionType:
-                count_of(id(one.__code__)).value = _IMMORTAL
-            elif kind is types.ModuleType:
-                count_of(id(one.__dict__)).value = _IMMORTAL
-    return count
+    for address in addresses:
+        count_of(address).value = _IMMORTAL
+    return len(addresses)
+
+
+def _constants(parts: list[Any]) -> list[Any]:
+    """Return the constants of all code in *parts*, the code of inner functions among them."""
+    found: list[Any] = []
+    codes = [one for one in parts if type(one) is types.CodeType]
+    while codes:
+        # The collector does not know what code refers to, but for its tuple of constants.
+        tuples = [code.co_consts for code in codes]
+        inside = [one for one in gc.get_referents(*tuples) if type(one) in _CONSTANTS]
+        found += tuples
+        found += inside
+        codes = [one for one in inside if type(one) is types.CodeType]
+    return found
