@@ -29,6 +29,7 @@ from dayfly.compat import (
 )
 from dayfly.exceptions import ResultNotJSON, ResultTooLarge, TaskNotFound
 from dayfly.executor.child import describe, when_recorded
+from dayfly.worker.openends import end_transactions, open_transactions
 from dayfly.worker.order import Order, moment
 
 
@@ -60,6 +61,7 @@ def perform(payload: bytes) -> bytes:
 def run(result: Any, backend: Any, signals: Signals) -> bytes:
     """Call the task of *result*, and tell the world by *signals*; return its value as JSON. Raises what it raises."""
     sender = type(backend)
+    already_open = open_transactions()
     try:
         signals.started.send(sender=sender, task_result=result)
         value = _call(result.task, result)
@@ -69,6 +71,8 @@ def run(result: Any, backend: Any, signals: Signals) -> bytes:
             error.add_note(_missing_app())
         when_recorded(partial(_announce_failure, result, sender, error, signals))
         raise
+    finally:
+        end_transactions(result.task.module_path, but=already_open)
     when_recorded(partial(_announce_success, result, sender, text, signals))
     return text.encode()
 
