@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import select
 import signal
 import time
@@ -179,3 +181,52 @@ def test_answer_that_came_while_the_parent_stood_still_counts(
 
     assert report.outcome is Outcome.RETURNED
     assert template_of(executor) == control.pid
+
+
+# The end
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """More are open than select(2) can name: a server with many connections."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    null = os.open(os.devnull, os.O_RDONLY)
+    held = [null, *(os.dup(null) for _ in range(1_100))]
+    yield
+    for fd in held:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_descriptors")
+@pytest.mark.parametrize("launcher", ["copy", "template"])
+def test_host_with_many_descriptors_can_close(launcher: str) -> None:
+    before = children_of(), open_fds()
+    executor = Executor(standby=0, launcher=launcher, source=SOURCE)
+    executor.submit(Call.of(calls.returns, 1))
+    collect(executor, 1)
+
+    executor.close()
+
+    assert (children_of(), open_fds()) == before
+
+
+@pytest.mark.parametrize("number", [errno.ESRCH, errno.EMFILE])
+def test_template_whose_end_cannot_be_watched_is_ended(
+    number: int, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor.submit(Call.of(calls.returns, 1))
+    collect(executor, 1)
+    template = template_of(executor)
+
+    def refusing(pid: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pidfd_open", refusing)
+    executor.dismiss_standby()
+    eventually(lambda: executor.poll(0.05) == [] and executor.is_empty)
+    executor.close()
+
+    assert not alive(template)
+    assert children_of() == set()

@@ -142,8 +142,13 @@ class Template:
 
 
 def _wait_until_dead(pid: int, seconds: float) -> None:
-    pidfd = os.pidfd_open(pid)
     try:
-        select.select([pidfd], [], [], seconds)
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return  # the host has waited for it; or no descriptor is left, and it is killed at once
+    try:
+        poll = select.poll()  # not select(), which takes no descriptor from 1024 up
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(seconds * 1000)
     finally:
         os.close(pidfd)
