@@ -145,6 +145,19 @@ def closes_all_descriptors() -> str:
     return "cannot be sent"
 
 
+#: What a project opened while it was loaded, for good.
+_log: list[int] = []
+
+
+def opens_a_log() -> None:
+    path = os.environ["DAYFLY_TEST_LOG"]
+    _log.append(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND))
+
+
+def writes_to_its_log(text: str) -> None:
+    os.write(_log[0], text.encode())
+
+
 def replaces_all_descriptors(directory: str) -> str:
     """Close everything, then open files that get the same numbers."""
     print("must not land in a file", end="")

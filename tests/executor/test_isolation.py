@@ -91,26 +91,52 @@ def test_nothing_is_written_into_files_that_reuse_the_numbers(tmp_path: Path) ->
     assert set(written.values()) == {b""}
 
 
-def test_call_works_in_a_host_without_standard_streams(tmp_path: Path) -> None:
-    code = """
-        import os, sys
-        results = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
-        os.dup2(results, 100)
-        os.close(results)
-        os.closerange(0, 3)
-        sys.stdin = sys.stdout = sys.stderr = None
-        from dayfly.executor import Call, run_call
-        from tests import calls
-        report = run_call(Call.of(calls.prints, "heard"))
-        os.write(100, f"{report.outcome} {report.output}".encode())
-    """
-    directory = Path(os.environ.get("TMPDIR", "/tmp"))
-    path = directory / f"no-streams-{os.getpid()}"
-    try:
-        run_script(code, str(path))
-        assert path.read_text() == "returned b'heard'"
-    finally:
-        path.unlink(missing_ok=True)
+WITHOUT_STREAMS = """
+    import os, sys
+    from dayfly.executor import Call, Source, run_call
+    from tests import calls
+    path, launcher = sys.argv[1:]
+    results = os.open(path, os.O_CREAT | os.O_WRONLY)
+    os.dup2(results, 100)
+    os.close(results)
+    sys.stdin = sys.stdout = sys.stderr = None
+    for stream in range(3):
+        os.close(stream)  # one more each time
+        report = run_call(Call.of(calls.prints, "heard"), launcher=launcher)
+        os.write(100, f"{report.outcome} {report.output}\\n".encode())
+"""
+
+
+@pytest.mark.parametrize("launcher", ["fork", "copy", "template", "spawn"])
+def test_call_works_in_a_host_without_standard_streams(launcher: str, tmp_path: Path) -> None:
+    run_script(WITHOUT_STREAMS, str(tmp_path / "results"), launcher)
+
+    assert (tmp_path / "results").read_text() == "returned b'heard'\n" * 3
+
+
+LOADS_WITHOUT_STREAMS = """
+    import os, sys
+    from dayfly.executor import Call, Executor, Source, load_value
+    from tests import calls
+    from tests.helpers import collect
+    (launcher,) = sys.argv[1:]
+    os.close(0)
+    source = Source(set_up="tests.calls.opens_a_log")
+    with Executor(launcher=launcher, source=source, standby=0) as executor:
+        executor.submit(Call.of(calls.writes_to_its_log, "heard"))
+        collect(executor, 1)
+"""
+
+
+@pytest.mark.parametrize("launcher", ["template", "spawn"])
+def test_what_is_opened_while_loading_gets_no_number_of_a_stream(
+    launcher: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+
+    run_script(LOADS_WITHOUT_STREAMS, launcher, DAYFLY_TEST_LOG=str(log))
+
+    assert log.read_text() == "heard"
 
 
 def test_standard_input_is_empty() -> None:

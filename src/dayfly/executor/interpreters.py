@@ -43,6 +43,7 @@ def start(role: str, order: bytes, fds: Sequence[int], environment: dict[str, st
             [sys.executable, *_flags(), "-c", program],
             {**os.environ, **environment},
             file_actions=[
+                *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in _missing_streams()),
                 *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high, FIRST_FD)),
                 *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable(FIRST_FD + len(high))),
             ],
@@ -119,19 +120,25 @@ def _flags() -> list[str]:
     return found
 
 
+def _missing_streams() -> list[int]:
+    """List the standard streams that would not be inherited, and whose numbers files of the project would get."""
+    return [fd for fd in range(FIRST_FD) if not _is_inheritable(fd)]
+
+
 def _inheritable(first: int) -> list[int]:
     """
     List what would be inherited without being named, from *first* up: a server's listening
     socket, or what this process was started with.
     """
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            if int(name) >= first and os.get_inheritable(int(name)):
-                found.append(int(name))
-        except OSError:
-            pass  # that of the listing itself, or closed by another thread meanwhile
-    return found
+    fds = map(int, os.listdir("/proc/self/fd"))
+    return [fd for fd in fds if fd >= first and _is_inheritable(fd)]
+
+
+def _is_inheritable(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False  # not open, that of a listing, or closed by another thread meanwhile
 
 
 def _catchable() -> list[int]:

@@ -39,8 +39,7 @@ def live_as_copy(
     tidy.reset_signals()
     tidy.own_group()
     tidy.die_with_parent(parent_pid)
-    null = os.open(os.devnull, os.O_RDWR)
-    streams.install(null)
+    streams.install(None)
     tidy.drop_descriptors(keep={control.fileno()})
     tidy.reopen_logs()
     for hook in terms.after_fork:

@@ -29,6 +29,7 @@ from dayfly.executor.launchers import (
     OnDeath,
     wait_for,
 )
+from dayfly.executor.lines import open_control
 from dayfly.executor.source import Source
 from dayfly.executor.subreaper import subreaper
 from dayfly.executor.template_link import ANSWER_SECONDS, Answer, OnAnswer, Template
@@ -162,7 +163,7 @@ class FromTemplate:
         for hook in self._terms.before_fork:
             hook()
         subreaper.hold(id(self))
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = open_control()
         try:
             if self._source is None or self._is_refused:
                 pid, seconds = (

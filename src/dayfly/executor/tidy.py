@@ -95,13 +95,13 @@ class StandardStreams:
     def __init__(self) -> None:
         self._ready = [_text(fd, mode) if _is_open(fd) else None for fd, _, mode in _STREAMS]
 
-    def install(self, output_fd: int) -> None:
-        """Point stdin at /dev/null, stdout and stderr at *output_fd*, for C code too."""
+    def install(self, output_fd: int | None) -> None:
+        """Point stdin at /dev/null, stdout and stderr at *output_fd* (None: there, too), for C code as well."""
         null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.set_inheritable(0, True)  # dup2 onto itself, where 0 was free, would not
-        os.dup2(output_fd, 1)
-        os.dup2(output_fd, 2)
+        output = null if output_fd is None else output_fd
+        for fd, leads_to in enumerate((null, output, output)):
+            os.dup2(leads_to, fd)
+            os.set_inheritable(fd, True)  # dup2 onto itself, where the number was free, would not
         if null > 2:
             os.close(null)
         for (fd, name, mode), ready in zip(_STREAMS, self._ready, strict=True):
