@@ -323,6 +323,10 @@ def test_host_with_a_selector_gets_every_report(make: Make) -> None:
     assert [load_value(report) for report in found] == [0, 1, 2]
 
 
+def test_deadline_that_has_passed_is_not_waited_for(make: Make) -> None:
+    assert make().poll(-0.5) == []
+
+
 def test_hundred_calls_leave_nothing(make: Make) -> None:
     executor = make(concurrency=2, standby=2, policy=AfterCalls(20))
     for number in range(100):

@@ -139,8 +139,11 @@ class Executor:
         Look after the children for up to *timeout* seconds (None: until something happens).
 
         Return the reports that came in; maybe none. Every submitted call yields
-        exactly one report, sooner or later, whatever becomes of its child.
+        exactly one report, sooner or later, whatever becomes of its child. A *timeout* below
+        zero, as of a deadline that has passed, is one of zero.
         """
+        if timeout is not None:
+            timeout = max(timeout, 0.0)  # for epoll and poll, less than zero is for ever
         self.tend()
         if not self._runner.reports and timeout != 0:
             self._runner.wait(timeout, waiting=self.waiting)
