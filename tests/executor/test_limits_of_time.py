@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -315,3 +317,19 @@ def test_child_that_must_stay_nice_serves_no_other_call() -> None:
 def test_impossible_limit_is_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Limits(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("never", [math.inf, 1e300])
+def test_limit_that_never_comes_is_none(never: float) -> None:
+    limits = Limits(
+        timeout_seconds=never,
+        soft_timeout_seconds=never,
+        cpu_seconds=never,
+        memory_bytes=sys.maxsize,
+        data_bytes=sys.maxsize + 1,
+    )
+
+    report = run_call(Call.of(calls.returns, limits=limits))
+
+    assert report.outcome is Outcome.RETURNED, report.message
+    assert replace(limits, data_bytes=None) == Limits()

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 #: the stacks of threads (8 MB each), the work space of BLAS.
 RESERVE_BYTES = 256 << 20
 MAX_NICE = 39
+#: 31 years. Whoever gives more, or infinity, means never; clocks and epoll cannot count so far.
+NEVER_SECONDS = 1e9
+#: More than any machine has, and what the system can be told as a limit, beyond what is held already.
+ENDLESS_BYTES = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """
-    What a run may use. None means no limit. See docs/limits.md for what acts, and how fast.
+    What a run may use. None means no limit; what can never act, as infinite seconds, becomes None.
+    See docs/limits.md for what acts, and how fast.
 
     Raises:
         ValueError: a limit that is not above zero, or a soft limit that is not below the hard one.
@@ -55,6 +60,7 @@ class Limits:
         if type(self.nice) is not int or not 0 <= self.nice <= MAX_NICE:
             message = f"nice={self.nice!r}: give a whole number from 0 to {MAX_NICE}"
             raise ValueError(message)
+        self._drop_what_never_acts()
         hard, soft = self.timeout_seconds, self.soft_timeout_seconds
         if hard is not None and soft is not None and soft >= hard:
             message = (
@@ -63,12 +69,20 @@ class Limits:
             )
             raise ValueError(message)
 
+    def _drop_what_never_acts(self) -> None:
+        for name in ("timeout_seconds", "soft_timeout_seconds", "cpu_seconds"):
+            if (getattr(self, name) or 0) > NEVER_SECONDS:
+                object.__setattr__(self, name, None)
+        if (self.memory_bytes or 0) > ENDLESS_BYTES:
+            object.__setattr__(self, "memory_bytes", None)
+
     @property
     def data_limit_bytes(self) -> int | None:
         """What RLIMIT_DATA allows in addition; see `data_bytes`."""
-        if self.data_bytes is not None or self.memory_bytes is None:
-            return self.data_bytes
-        return 2 * self.memory_bytes + RESERVE_BYTES
+        limit = self.data_bytes
+        if limit is None and self.memory_bytes is not None:
+            limit = 2 * self.memory_bytes + RESERVE_BYTES
+        return None if limit is None else min(limit, ENDLESS_BYTES)
 
 
 NO_LIMITS = Limits()
