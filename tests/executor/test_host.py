@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import selectors
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +19,7 @@ import pytest
 
 from dayfly.executor import AfterCalls, Call, Executor, Limits, Outcome, Terms, load_value
 from dayfly.executor.children import SAMPLE_SECONDS
+from dayfly.executor.runner import LONGEST_WAIT_SECONDS
 from tests import calls
 from tests.helpers import alive, children_of, collect, collect_exits, eventually, open_fds
 
@@ -122,6 +125,25 @@ def test_poll_returns_in_time() -> None:
         assert executor.poll(0.1) == []
 
         assert 0.05 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("launcher", ["fork", "copy", "inline"])
+def test_infinite_times_are_longer_than_any_wait(launcher: str, tmp_path: Path) -> None:
+    """The system counts milliseconds, up to 24 days of them."""
+    terms = Terms(
+        leave_seconds=math.inf, before_exit=(partial(calls.waits_for, str(tmp_path / "go")),)
+    )
+    with Executor(standby=0, launcher=launcher, idle_seconds=math.inf, terms=terms) as executor:
+        executor.submit(Call.of(calls.returns, 1))
+        collect(executor, 1)  # its child does not leave yet
+        executor.submit(Call.of(calls.returns, 2))
+        while not (found := executor.poll(math.inf)):
+            pass
+
+        assert load_value(found[0]) == 2
+        seconds = executor.seconds_to_next_event()
+        assert seconds is None or seconds <= LONGEST_WAIT_SECONDS
+        (tmp_path / "go").touch()
 
 
 def test_pause_that_is_over_does_not_turn_poll_into_a_busy_loop() -> None:

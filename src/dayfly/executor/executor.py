@@ -28,6 +28,7 @@ from dayfly.executor.errors import CallNotSendable, ExecutorClosed
 from dayfly.executor.makers import make_runner
 from dayfly.executor.outcome import ChildExit, Outcome, RunReport
 from dayfly.executor.recycle import AfterCalls, RecyclePolicy
+from dayfly.executor.runner import LONGEST_WAIT_SECONDS
 from dayfly.executor.source import Source
 from dayfly.executor.terms import Terms
 
@@ -252,7 +253,9 @@ class Executor:
         if self._runner.reports and not leave_reports:
             return 0.0
         moment = self._runner.next_event(waiting=self.waiting, has_work=self.has_work)
-        return None if moment is None else max(moment - time.monotonic(), 0.0)
+        if moment is None:
+            return None
+        return min(max(moment - time.monotonic(), 0.0), LONGEST_WAIT_SECONDS)
 
     @property
     def standby(self) -> int:

@@ -31,6 +31,7 @@ from dayfly.executor.call import Call
 from dayfly.executor.errors import ExecutorBusy
 from dayfly.executor.limits import NO_LIMITS
 from dayfly.executor.outcome import ChildExit, Outcome, RunReport
+from dayfly.executor.runner import LONGEST_WAIT_SECONDS
 from dayfly.executor.terms import Terms
 
 logger = logging.getLogger("dayfly.executor")
@@ -160,7 +161,7 @@ class Inline:
         if timeout != 0:
             poll = select.poll()
             poll.register(self.fileno(), select.POLLIN)
-            poll.poll(None if timeout is None else timeout * 1000)
+            poll.poll(None if timeout is None else min(timeout, LONGEST_WAIT_SECONDS) * 1000)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.fileno())
 

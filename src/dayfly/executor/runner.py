@@ -15,6 +15,9 @@ from dayfly.executor.budget import Share
 from dayfly.executor.call import Call
 from dayfly.executor.outcome import ChildExit, Outcome, RunReport
 
+#: No wait is longer: epoll and poll take 24 days at most, and infinity not at all.
+LONGEST_WAIT_SECONDS = 3600.0
+
 
 class Runner(Protocol):
     """Runs the calls of one executor. *waiting* is how many calls wait with the face."""
@@ -64,7 +67,7 @@ class Runner(Protocol):
         """Return what the running calls hold of the memory budget."""
 
     def wait(self, timeout: float | None, *, waiting: int = 0) -> None:
-        """Handle what comes, waiting up to *timeout* seconds (None: until something happens)."""
+        """Handle what comes, waiting up to *timeout* seconds, or an hour (None: until something happens)."""
 
     def next_event(self, *, waiting: int, has_work: bool) -> float | None:
         """Return when something is due, on the monotonic clock."""

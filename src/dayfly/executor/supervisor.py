@@ -23,6 +23,7 @@ from dayfly.executor.launchers import Birth, Death, Host, Launcher, wait_for
 from dayfly.executor.lines import open_lines
 from dayfly.executor.outcome import ChildExit, MemoryReading, Outcome, RunReport
 from dayfly.executor.recycle import RecyclePolicy, policy_keeps
+from dayfly.executor.runner import LONGEST_WAIT_SECONDS
 from dayfly.executor.terms import Terms
 from dayfly.executor.watch import Watch
 
@@ -157,6 +158,8 @@ class Supervisor:
         if next_event is not None:
             until = max(next_event - time.monotonic(), 0)
             timeout = until if timeout is None else min(timeout, until)
+        if timeout is not None:
+            timeout = min(timeout, LONGEST_WAIT_SECONDS)
         events = [(fd, self._on_event.get(fd)) for fd, _ in self._poll.poll(timeout)]
         for fd, handler in events:
             # An earlier event may have ended the child, and another may have got the number since.
