@@ -21,7 +21,15 @@ from dayfly.executor import AfterCalls, Call, Executor, Limits, Outcome, Terms, 
 from dayfly.executor.children import SAMPLE_SECONDS
 from dayfly.executor.runner import LONGEST_WAIT_SECONDS
 from tests import calls
-from tests.helpers import alive, children_of, collect, collect_exits, eventually, open_fds
+from tests.helpers import (
+    alive,
+    children_of,
+    collect,
+    collect_exits,
+    eventually,
+    open_fds,
+    run_script,
+)
 
 # Children of the host
 
@@ -73,6 +81,41 @@ def test_host_that_reaps_everything_costs_the_exit_status_and_no_report(
         assert report.outcome is Outcome.EXITED
         assert (report.exit_code, report.signal, report.usage) == (None, None, None)
         assert "its exit status was taken by other code in this process" in report.message
+
+
+# Signals of the host
+
+DIES_OF_SIGPIPE = """
+    import os
+    import signal
+    import sys
+
+    from dayfly.executor import Call, Executor
+    from tests import calls
+    from tests.helpers import alive, collect, eventually
+
+    def dies(pid):
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not alive(pid))
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    with Executor(standby=0, launcher=sys.argv[1], record_by_hand=True) as executor:
+        executor.submit(Call.of(calls.registers, os.devnull, "never told"))
+        (report,) = collect(executor, 1)
+        for pid in sorted(executor.all_pids):
+            dies(pid)
+        executor.say_recorded(report.call_id)
+        executor._runner.supervisor.spawn()  # without a look at what happened before
+        executor.submit(Call.of(calls.returns, 2))
+        (report,) = collect(executor, 1)
+        print(report.outcome)
+"""
+
+
+@pytest.mark.parametrize("launcher", ["fork", "copy"])
+def test_host_that_does_not_ignore_sigpipe_survives_its_children(launcher: str) -> None:
+    """As programs do whose output may go to `head`. It would die when it speaks to one that is dead."""
+    assert run_script(DIES_OF_SIGPIPE, launcher) == "returned\n"
 
 
 # The loop of the host

@@ -230,8 +230,8 @@ class Supervisor:
 
     def _send(self, child: Child, data: bytes) -> None:
         child.unsent += data
-        try:
-            sent = child.channel.send(child.unsent)
+        try:  # without SIGPIPE, which ends a host that has given it its default action again
+            sent = child.channel.send(child.unsent, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             sent = 0
         except OSError:
