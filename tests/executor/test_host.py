@@ -315,6 +315,26 @@ def test_child_that_cannot_be_watched_is_not_left_behind(monkeypatch: pytest.Mon
     assert load_value(report) == 1
 
 
+@pytest.mark.parametrize("launcher", ["fork", "copy"])
+def test_hook_that_raises_before_a_fork_leaves_nothing(launcher: str) -> None:
+    errors = [RuntimeError("not now")]
+
+    def hook() -> None:
+        if errors:
+            raise errors.pop()
+
+    with Executor(standby=0, launcher=launcher, terms=Terms(before_fork=(hook,))) as executor:
+        before = open_fds()
+        executor.submit(Call.of(calls.returns, 1))
+
+        with pytest.raises(RuntimeError, match="not now"):
+            executor.poll(0)
+
+        assert (open_fds(), executor.expects_children) == (before, False)
+        (report,) = collect(executor, 1)
+        assert load_value(report) == 1
+
+
 # Children that die at birth
 
 

@@ -108,6 +108,18 @@ def test_policy_that_fails_costs_a_child_and_no_report(caplog: pytest.LogCapture
     assert caplog.messages == ["The recycle policy failed: the child is replaced."] * 2
 
 
+def test_policy_that_fails_at_a_birth_costs_a_child_too(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        def calls_for_new_child(self) -> int | None:
+            raise RuntimeError("no idea")
+
+        def keeps(self, report: RunReport) -> bool:
+            return True
+
+    assert children_that_served(Failing(), Call.of(calls.pid), Call.of(calls.pid)) == [0, 1]
+    assert caplog.messages == ["The recycle policy failed: the child serves one call."] * 2
+
+
 def test_any_of_takes_the_smallest_count() -> None:
     assert AnyOf(AfterCalls(0), AfterCalls(7), AfterCalls(3)).calls_for_new_child() == 3
     assert AnyOf(AfterCalls(0), AfterAge(1)).calls_for_new_child() is None

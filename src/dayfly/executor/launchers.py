@@ -73,7 +73,8 @@ class Launcher(Protocol):
         """
         Have a child that keeps *channel* and *output_fd*; tell *on_birth*, now or later.
 
-        Both descriptors may be closed as soon as this returns.
+        Both descriptors may be closed as soon as this returns. Where a hook of the host raises,
+        so does this, and nothing is told.
         """
 
     def reap(self, pid: int, on_death: OnDeath) -> None:

@@ -26,6 +26,15 @@ class RecyclePolicy(Protocol):
         """Tell, after a call of a child that may serve more, whether it should."""
 
 
+def policy_calls(policy: RecyclePolicy) -> int | None:
+    """Ask *policy*, which may be the host's own, in the middle of a birth that must not be lost."""
+    try:
+        return policy.calls_for_new_child()
+    except Exception:
+        logger.exception("The recycle policy failed: the child serves one call.")
+        return 1
+
+
 def policy_keeps(policy: RecyclePolicy, report: RunReport) -> bool:
     """Ask *policy*, which may be the host's own, in the middle of a report that must not be lost."""
     try:

@@ -22,7 +22,7 @@ from dayfly.executor.children import Child, Children, State
 from dayfly.executor.launchers import Birth, Death, Host, Launcher, wait_for
 from dayfly.executor.lines import open_lines
 from dayfly.executor.outcome import ChildExit, MemoryReading, Outcome, RunReport
-from dayfly.executor.recycle import RecyclePolicy, policy_keeps
+from dayfly.executor.recycle import RecyclePolicy, policy_calls, policy_keeps
 from dayfly.executor.runner import LONGEST_WAIT_SECONDS
 from dayfly.executor.terms import Terms
 from dayfly.executor.watch import Watch
@@ -69,7 +69,7 @@ class Supervisor:
         """
         Have one more child, which then waits for a call. It is there at once, or after a while.
 
-        Or never: `refusal` says why.
+        Or never: `refusal` says why. What a hook of the host raises is the host's.
         """
         try:
             ours, theirs, output_read, output_write = open_lines()
@@ -81,6 +81,11 @@ class Supervisor:
             self.launcher.spawn(
                 theirs, output_write, partial(self._born, ours, output_read, memory.quick())
             )
+        except BaseException:
+            self.unborn -= 1
+            ours.close()
+            os.close(output_read)
+            raise
         finally:
             theirs.close()
             os.close(output_write)
@@ -109,7 +114,7 @@ class Supervisor:
             channel=ours,
             output_fd=output_read,
             reader=wire.Reader(self._terms.max_value_bytes),
-            calls_allowed=self._policy.calls_for_new_child(),
+            calls_allowed=policy_calls(self._policy),
             fork_seconds=birth.fork_seconds,
             parent_before_fork=parent_before_fork,
         )

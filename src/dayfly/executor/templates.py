@@ -172,7 +172,7 @@ class FromTemplate:
                 )
             else:
                 pid, seconds = self._execute(self._source, theirs), self._source.start_seconds
-        except OSError:
+        except BaseException:
             ours.close()
             raise
         finally:
