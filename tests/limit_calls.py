@@ -292,6 +292,13 @@ def sends_half_a_report_and_dies(how: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def leaves_its_group_to_another(mark: str) -> None:
+    """Start a process in the child's group, and leave that."""
+    subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"])
+    os.setpgid(0, os.getpgid(os.getppid()))
+    calls.waits(mark)
+
+
 def leaves_an_orphan() -> None:
     """Start a process that starts another and ends: the other is nobody's child here."""
     code = "import os; os.fork() and os._exit(0); os.getppid()"

@@ -94,6 +94,20 @@ def test_process_that_left_the_group_dies_with_its_call(tmp_path: Path) -> None:
     eventually(lambda: not alive(grandchild), what="death of the grandchild")
 
 
+def test_call_that_left_its_group_to_another_process_is_ended(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    with Executor(standby=0) as executor:
+        call = Call.of(limit_calls.leaves_its_group_to_another, str(mark))
+        call_id = executor.submit(call)
+        executor.poll(0)
+        eventually(mark.exists)
+
+        executor.end(call_id, grace_seconds=60)
+        (report,) = collect(executor, 1)
+
+    assert (report.outcome, report.signal) == (Outcome.STOPPED, signal.SIGTERM)
+
+
 def test_process_that_a_call_left_on_purpose_lives_on(tmp_path: Path) -> None:
     report = run_call(Call.of(limit_calls.exits_with_a_daemon, str(tmp_path / "mark")))
 

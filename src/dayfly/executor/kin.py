@@ -56,7 +56,7 @@ def descendants(pid: int) -> list[int]:
 
 def send(pid: int, number: int, escaped: list[int]) -> None:
     """
-    Signal the group of the child *pid*, and the descendants that left it.
+    Signal the child *pid*, its group, and the descendants that left that.
 
     The child is not reaped yet, so the number is still its own. Descriptors of those that left
     are added to *escaped*: when the child is dead they are nobody's descendants any more.
@@ -73,12 +73,14 @@ def send(pid: int, number: int, escaped: list[int]) -> None:
     send_to_escaped(escaped, number)
     try:
         os.killpg(pid, number)
+        is_reached = os.getpgid(pid) == pid  # or it left the group, in which others are
     except ProcessLookupError:
-        # It has no group of its own yet (just forked), or the host reaped it.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+        is_reached = False  # it has no group of its own yet (just forked), or the host reaped it
     except PermissionError:
-        pass  # a group of zombies on macOS, or all that is left of it runs as another user
+        is_reached = False  # all that is left of its group runs as another user
+    if not is_reached:
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
 
 
 def send_to_escaped(escaped: list[int], number: int) -> None:
