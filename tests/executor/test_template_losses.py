@@ -164,6 +164,29 @@ HOST = """
 """
 
 
+HOST_WITH_A_COPY = """
+    import os
+    import signal
+    import sys
+
+    from dayfly.executor import Call, Executor, Source
+    from tests import calls
+    from tests.helpers import eventually
+
+    launcher, mark = sys.argv[1:]
+    executor = Executor(launcher=launcher, standby=0, source=Source(preload=("tests.calls",)))
+    executor.submit(Call.of(calls.waits, mark))
+    eventually(lambda: executor.poll(0.05) or os.path.exists(mark), within=60)
+    copy = os.fork()
+    if copy == 0:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        signal.alarm(60)
+        signal.pause()
+    print(copy, *executor.all_pids, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_children_end_with_a_host_that_dies_with_answers_unread(
     launcher: str, tmp_path: Path
@@ -179,4 +202,21 @@ def test_children_end_with_a_host_that_dies_with_answers_unread(
         eventually(lambda: not any(map(alive, pids)), what="the end of the children")
     finally:
         for pid in filter(alive, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_children_end_with_a_host_of_which_a_copy_lives_on(launcher: str, tmp_path: Path) -> None:
+    """As multiprocessing makes them: it holds what the host held, and the socket has no end."""
+    script = textwrap.dedent(HOST_WITH_A_COPY)
+    command = [sys.executable, "-c", script, launcher, str(tmp_path / "mark")]
+    host = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, timeout=90)
+    copy, *pids = (int(word) for word in host.stdout.split())
+
+    try:
+        assert len(pids) == 2
+        eventually(lambda: not any(map(alive, pids)), what="the end of the children")
+        assert alive(copy)
+    finally:
+        for pid in filter(alive, [copy, *pids]):
             os.kill(pid, signal.SIGKILL)

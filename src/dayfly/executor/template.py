@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -59,29 +60,26 @@ def serve(
     workdir_known: tuple[int, int] | None,
 ) -> NoReturn:
     """
-    Fork and reap children as asked, until the parent closes its end, or dies; then end them.
+    Fork and reap children as asked, until the parent closes the line, or dies; then end them.
 
     Children outlive a template that is killed: the parent, a subreaper, gets them. So they do not
     ask to die with the template; in the end it is the template that ends them.
     """
     setproctitle("dayfly: template")
     setthreadtitle("dayfly-template")
-    # The socket tells of the parent's death; and whoever kills the template means only it.
-    tidy.outlive_parent()
+    line = _Line(control)
+    tidy.outlive_parent()  # the line tells of its death; and whoever kills the template means only it
     children: set[int] = set()
 
     def newborn(channel: socket.socket, output_fd: int) -> NoReturn:
-        tidy.point_at_null(control.fileno())
+        line.forget()
         tidy.own_group()
         streams.install(output_fd)
         tidy.point_at_null(output_fd)
         child.live_tidied(channel, terms, workdir_known=workdir_known)
 
     while True:
-        try:
-            question, fds, _, _ = socket.recv_fds(control, 4096, 2)
-        except ConnectionResetError:  # it died with an answer of ours unread
-            question = b""
+        question, fds = line.hear()
         if not question:
             _end(children)
         order = json.loads(question)
@@ -92,6 +90,34 @@ def serve(
             answer = _reap(order["pid"])
             children.discard(order["pid"])
         say(control, answer)
+
+
+class _Line:
+    """The line to the parent, made while the template still dies with it."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        # Where other code of the parent's has forked, the copy holds the other end of the socket, too,
+        # and there is no end-of-file while it lives.
+        self._parent = os.pidfd_open(os.getppid())
+        self._poll = select.poll()
+        for fd in (control.fileno(), self._parent):
+            self._poll.register(fd, select.POLLIN)
+
+    def hear(self) -> tuple[bytes, list[int]]:
+        """Wait for a question, and the descriptors that come with it. An empty one: there is no parent any more."""
+        if self._parent in dict(self._poll.poll()):
+            return b"", []
+        try:
+            question, fds, _, _ = socket.recv_fds(self._control, 4096, 2)
+        except ConnectionResetError:  # it died with an answer of ours unread
+            return b"", []
+        return question, fds
+
+    def forget(self) -> None:
+        """Put it out of reach, in a child."""
+        tidy.point_at_null(self._control.fileno())
+        tidy.point_at_null(self._parent)
 
 
 def say(control: socket.socket, answer: Answer) -> None:
