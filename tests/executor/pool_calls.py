@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dayfly.executor import IsolatedExecutor
+from tests import calls
 from tests.helpers import alive
 
 #: A pool that children find in what they inherited.
@@ -72,6 +73,15 @@ class WithAttributes(Exception):
 class NotPicklable(Exception):
     def __reduce__(self) -> NoReturn:
         raise RuntimeError("not me")
+
+
+class MuteWhenUnpickled(Exception):
+    def __reduce__(self) -> Any:
+        return calls.raises_unspeakable, ()
+
+
+def raises_mute_when_unpickled() -> NoReturn:
+    raise MuteWhenUnpickled
 
 
 def raises_unspeakable() -> NoReturn:

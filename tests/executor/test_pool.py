@@ -118,6 +118,10 @@ def test_exits_of_the_interpreter_are_exceptions_of_the_call(pool: IsolatedExecu
     [
         (pool_calls.raises_unspeakable, "it cannot be unpickled: TypeError"),
         (pool_calls.raises_not_picklable, "it cannot be pickled"),
+        (
+            pool_calls.raises_mute_when_unpickled,
+            "Unspeakable: <tests.calls.Unspeakable: its message",
+        ),
     ],
 )
 def test_exception_that_cannot_cross_is_told_by_its_text(

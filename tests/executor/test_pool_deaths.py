@@ -340,3 +340,16 @@ def test_failure_of_the_thread_fails_every_call(
         with pytest.raises(BrokenProcessPool):
             eventually(lambda: pool.submit(pool_calls.add, 1).cancelled())
     assert "The thread of a pool failed" in caplog.text
+
+
+def test_call_whose_end_cannot_be_told_breaks_the_pool_and_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fault of ours, with an exception that has no words for itself: its caller hears of it, too."""
+    with IsolatedExecutor(max_workers=1) as pool:
+        monkeypatch.setattr(results, "unpack", lambda report: calls.raises_unspeakable())
+        futures = [pool.submit(pool_calls.add, number) for number in range(2)]
+
+        for future in futures:
+            with pytest.raises(PoolBroken, match="Unspeakable: its message cannot be shown"):
+                future.result(60)

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from dayfly.executor import results
 from dayfly.executor.call import Call
 from dayfly.executor.call_errors import CallLost, CallStopped, PoolBroken
-from dayfly.executor.errors import CallRaised, ExecutorClosed
+from dayfly.executor.errors import CallRaised, ExecutorClosed, message_of
 from dayfly.executor.feeder import Feeder, check_count, check_launcher, make_feeder, workers
 from dayfly.executor.limits import Limits
 from dayfly.executor.outcome import RunReport
@@ -93,7 +93,8 @@ class AsyncExecutor:
         report = await self.run_call(call)
         value, error = results.unpack(report)
         if error is not None and not isinstance(error, Exception):
-            harmless = CallRaised(f"The call in a child raised {type(error).__name__}: {error}")
+            words = f"{type(error).__name__}: {message_of(error)}"
+            harmless = CallRaised(f"The call in a child raised {words}")
             harmless.__cause__, error = error.__cause__, harmless
         if error is not None:
             try:
@@ -198,7 +199,9 @@ class AsyncExecutor:
         except BaseException as error:
             # Nobody may wait for ever. The loop tells its exception handler.
             self._is_closed = True
-            message = f"The executor failed: {type(error).__name__}: {error}. Make a new one."
+            message = (
+                f"The executor failed: {type(error).__name__}: {message_of(error)}. Make a new one."
+            )
             _refuse(feeder, PoolBroken(message))
             self._detach(feeder)
             raise

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from dayfly.executor.errors import CallNotSendable
+from dayfly.executor.errors import CallNotSendable, message_of
 from dayfly.executor.limits import Limits
 from dayfly.executor.outcome import RunReport
 
@@ -63,7 +63,7 @@ class Call:
             payload = pickle.dumps((function, args, kwargs), pickle.HIGHEST_PROTOCOL)
         except Exception as error:  # an argument's own __reduce__ may raise anything
             message = (
-                f"The call of {name} cannot be sent to a child: {error}. "
+                f"The call of {name} cannot be sent to a child: {message_of(error)}. "
                 "Use a function at module level and arguments that can be pickled."
             )
             raise CallNotSendable(message) from error

@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from dayfly.executor.errors import CallNotSendable, CallRaised, RemoteTraceback
+from dayfly.executor.errors import CallNotSendable, CallRaised, RemoteTraceback, message_of
 from dayfly.executor.outcome import Failure
 
 #: A function with its arguments.
@@ -46,7 +46,7 @@ def pack_call(name: str, order: Order) -> bytes:
         except Exception:  # noqa: BLE001 - what it says is no clearer than what pickle said
             hint = "cloudpickle, which carries lambdas and closures, cannot pickle it either."
     message = (
-        f"The call of {name} cannot be sent to a child: {refusal}. "
+        f"The call of {name} cannot be sent to a child: {message_of(refusal)}. "
         f"Use a function at module level and arguments that can be pickled. {hint}"
     )
     raise CallNotSendable(message) from refusal
@@ -82,7 +82,7 @@ def pack_error(error: BaseException, max_bytes: int) -> bytes:
 
 def load_error(failure: Failure, pickled: bytes | None) -> BaseException:
     """
-    Return the exception that a call raised, its remote traceback as its cause.
+    Return the exception that a call raised, its remote traceback as its cause. Never raises.
 
     One that cannot be pickled or unpickled becomes a `CallRaised`, made of its text.
     Only for children that you trust: unpickling runs code of the sender's choice.
@@ -93,7 +93,7 @@ def load_error(failure: Failure, pickled: bytes | None) -> BaseException:
         try:
             found = pickle.loads(pickled)
         except BaseException as trouble:  # noqa: BLE001 - an exception's own __setstate__ may raise anything
-            why = f"it cannot be unpickled: {type(trouble).__name__}: {trouble}"
+            why = f"it cannot be unpickled: {type(trouble).__name__}: {message_of(trouble)}"
         else:
             if isinstance(found, BaseException):
                 error = found
@@ -105,5 +105,6 @@ def load_error(failure: Failure, pickled: bytes | None) -> BaseException:
             f"(the exception itself did not cross, as {why})"
         )
         error = CallRaised(message)
-    error.__cause__ = RemoteTraceback(failure.traceback)
+    # Past a __setattr__ of its own: that of a frozen dataclass refuses.
+    BaseException.__setattr__(error, "__cause__", RemoteTraceback(failure.traceback))
     return error

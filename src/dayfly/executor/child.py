@@ -28,7 +28,7 @@ from setproctitle import setproctitle, setthreadtitle
 from dayfly.executor import carry, confine, farewell, memory, tidy, wire, workdir
 from dayfly.executor.call import INHERITED, RAW, resolve
 from dayfly.executor.child_codes import EXIT_CANNOT_REPORT
-from dayfly.executor.errors import CallNotSendable
+from dayfly.executor.errors import CallNotSendable, message_of
 from dayfly.executor.outcome import Failure, MemoryReading
 from dayfly.executor.terms import Terms
 
@@ -255,7 +255,10 @@ def _call(order: dict[str, Any], body: bytes, max_value_bytes: int) -> bytes:
         except MemoryError:
             raise  # of a limit, and not of the value
         except Exception as error:
-            message = f"What the function returned, a {type(result).__qualname__}, cannot be sent back: {error}"
+            message = (
+                f"What the function returned, a {type(result).__qualname__}, cannot be sent back:"
+                f" {message_of(error)}"
+            )
             raise CallNotSendable(message) from error
     else:
         value = resolve(order["target"])(body)
@@ -274,10 +277,7 @@ def describe(error: BaseException) -> Failure:
     """Put *error* into words. Never raises, whatever the exception's own methods do."""
     kind = type(error)
     path = f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        message = str(error)
-    except BaseException:  # noqa: BLE001 - a broken __str__
-        message = f"<{path}: its message cannot be shown>"
+    message = message_of(error)
     try:
         text = "".join(traceback.format_exception(kind, error, _of_the_call(error.__traceback__)))
     except BaseException:  # noqa: BLE001 - a broken __str__ or __cause__

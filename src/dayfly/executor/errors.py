@@ -52,3 +52,12 @@ class SoftTimeLimitExceeded(BaseException):
     swallow it (as asyncio.CancelledError, and the Interrupt of dramatiq). Raised once, in the main
     thread, between two steps of Python. Tasks of an asyncio loop there are cancelled instead.
     """
+
+
+def message_of(error: BaseException) -> str:
+    """Return `str(error)`, or that it has none to show. Never raises, whatever its own `__str__` does."""
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 - a broken __str__ may raise anything
+        kind = type(error)
+        return f"<{kind.__module__}.{kind.__qualname__}: its message cannot be shown>"

@@ -80,9 +80,7 @@ class Feeder:
                 found += self.executor.poll(0)  # starts them
             # Last: it may take a while to unpickle values, and children work meanwhile.
             for report in found:
-                client = self._clients.pop(report.call_id, None)
-                if client is not None:
-                    client.end(report)
+                self._tell(report)
                 if report.failure is not None:
                     failures.append(report.failure)
             if not found:
@@ -96,8 +94,7 @@ class Feeder:
     def stop(self, *, grace_seconds: float) -> None:
         """End all calls that were handed over."""
         for call in self.executor.withdraw():
-            client = self._clients.pop(call.call_id)
-            client.end(reports.of_unstarted(call, Outcome.STOPPED))
+            self._tell(reports.of_unstarted(call, Outcome.STOPPED))
         self.executor.stop(grace_seconds=grace_seconds)
 
     def end(self, call_id: str, *, grace_seconds: float) -> None:
@@ -111,6 +108,14 @@ class Feeder:
                 del self._clients[call_id]
             else:
                 self.executor.submit(call)
+
+    def _tell(self, report: RunReport) -> None:
+        """Tell the client of a call that it has ended; a call that nobody waits for is none of ours."""
+        client = self._clients.get(report.call_id)
+        if client is not None:
+            client.end(report)
+            # Only now: should that fail after all, the face refuses all `clients`, this one, too.
+            del self._clients[report.call_id]
 
     def _feed(self) -> bool:
         """Hand over as many calls as there are free slots; tell whether any was."""

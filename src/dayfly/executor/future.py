@@ -77,8 +77,8 @@ class IsolatedFuture(Future[T]):
         """Take the report of the call."""
         self._stop_child = None
         self.report = results.without_values(report)
-        if self.cancelled():
-            return
+        if self.done():
+            return  # cancelled, or refused by a pool that broke
         value, error = results.unpack(report)
         self._settle(value, error)
 
@@ -101,7 +101,7 @@ class IsolatedFuture(Future[T]):
             else:
                 self.set_exception(error)
         except InvalidStateError:
-            pass  # cancelled just now, or ended by a pool that broke
+            pass  # cancelled just now
         except BaseException:
             # From a callback: Future catches an Exception, but SystemExit must not end our thread.
             logger.exception(_CALLBACK_FAILED)

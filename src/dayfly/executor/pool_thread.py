@@ -22,7 +22,7 @@ from typing import Any
 
 from dayfly.executor.call import Call
 from dayfly.executor.call_errors import INITIALIZER_FAILED, InitializerFailed, PoolBroken
-from dayfly.executor.errors import ExecutorClosed
+from dayfly.executor.errors import ExecutorClosed, message_of
 from dayfly.executor.feeder import Client, Feeder
 from dayfly.executor.future import IsolatedFuture
 from dayfly.executor.initializer import RAISED_PATH
@@ -180,7 +180,8 @@ def _live(state: PoolState, make: Maker, feeder: Feeder | None) -> None:
     except BaseException as error:  # whatever it is, no caller may wait for ever
         logger.exception("The thread of a pool failed.")
         message = (
-            f"The thread of this pool failed: {type(error).__name__}: {error}. Make a new pool."
+            f"The thread of this pool failed: {type(error).__name__}: {message_of(error)}."
+            " Make a new pool."
         )
         _break(state, feeder, PoolBroken(message))
     finally:
