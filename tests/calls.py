@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,15 @@ class Unspeakable(Exception):
 
 def raises_unspeakable() -> None:
     raise Unspeakable
+
+
+@dataclass(frozen=True)
+class Sealed(Exception):
+    """Lets nobody set an attribute, not even those that each exception has."""
+
+
+def raises_sealed() -> None:
+    raise Sealed
 
 
 def sys_exits(code: object = 3) -> None:

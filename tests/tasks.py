@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests import calls
 from tests.frameworks import task
 
 
@@ -43,3 +44,8 @@ def noop():
 @task
 def fails():
     raise ValueError("on purpose")
+
+
+@task
+def fails_sealed():
+    calls.raises_sealed()

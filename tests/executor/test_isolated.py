@@ -91,6 +91,12 @@ def test_run_raises_what_the_function_raised() -> None:
     assert carry.inherited == {}
 
 
+def test_run_raises_what_lets_nobody_set_an_attribute() -> None:
+    with pytest.raises(calls.Sealed) as caught:
+        run(calls.raises_sealed)
+    assert "in raises_sealed" in str(caught.value.__cause__)
+
+
 def test_run_can_be_used_in_a_thread() -> None:
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(run(pool_calls.add, 1)))

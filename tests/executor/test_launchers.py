@@ -91,6 +91,17 @@ def test_exception_is_told_in_words(make: Make) -> None:
     assert "fresh.py" not in report.failure.traceback
 
 
+def test_exception_that_lets_nobody_set_an_attribute_is_told_as_any_other(make: Make) -> None:
+    executor = make()
+    executor.submit(Call.of(calls.raises_sealed))
+
+    (report,) = collect(executor, 1)
+
+    assert report.failure is not None
+    assert report.failure.exception_class_path == "tests.calls.Sealed"
+    assert "in raises_sealed" in report.failure.traceback
+
+
 def test_deaths_have_exit_code_signal_and_usage(make_process: Make) -> None:
     executor = make_process(concurrency=2)
     executor.submit(Call.of(calls.os_exits, 7))

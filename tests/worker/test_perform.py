@@ -20,10 +20,11 @@ from dayfly.exceptions import (
 )
 from dayfly.executor import child
 from dayfly.models import Job
+from dayfly.worker import inline
 from dayfly.worker import perform as module
 from dayfly.worker.order import Order
 from dayfly.worker.perform import _load_task, announce, perform
-from tests import tasks
+from tests import calls, tasks
 from tests.lifecycle import tasks as more_tasks
 from tests.workers import run_worker
 
@@ -94,6 +95,12 @@ def test_task_finished_waits_for_the_record(heard: list[Any], callbacks: list[An
     callbacks[0]()
 
     assert heard[1:] == [("finished", TaskResultStatus.SUCCESSFUL, backend)]
+
+
+@pytest.mark.parametrize("perform_", [perform, inline.perform])
+def test_exception_that_lets_nobody_set_an_attribute_passes_through(perform_: Any) -> None:
+    with pytest.raises(calls.Sealed):
+        perform_(payload("tests.tasks.fails_sealed"))
 
 
 def test_exception_of_a_task_passes_through(heard: list[Any], callbacks: list[Any]) -> None:

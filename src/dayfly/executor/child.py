@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -142,7 +142,7 @@ class Life:
         order = frame.head
         memory.reset_peak()
         _show(f"{self.terms.title} {order['title']} {order['id']}")
-        confined = self.confinement.of(order)
+        confined = partial(self.confinement.hold, order)
         head, value = run(order, frame.body, self.terms, self.workdir_known, confined)
         if os.getpid() != self.pid:
             # The call forked, and this is the copy, come back from it: it has no call.
@@ -197,9 +197,13 @@ def run(
     body: bytes,
     terms: Terms,
     workdir_known: tuple[int, int] | None,
-    confined: AbstractContextManager[None],
+    confined: Callable[[Callable[[], bytes]], bytes],
 ) -> tuple[dict[str, Any], bytes]:
-    """Run one call, *confined* to its limits; return the head of its report and its value. Never raises."""
+    """
+    Run one call; return the head of its report and its value. Never raises.
+
+    *confined* calls what it is given, and holds it to the limits of the call meanwhile.
+    """
     read = memory.thorough if order["memory_in_detail"] else memory.quick
     modules_before = len(sys.modules)
     usage_start = resource.getrusage(resource.RUSAGE_SELF)
@@ -207,12 +211,7 @@ def run(
     started_ns = time.monotonic_ns()
     value, failure, cause = b"", None, None
     try:
-        with confined:
-            if terms.workdir is not None:
-                workdir.enter(
-                    terms.workdir, wait_seconds=terms.workdir_wait_seconds, known=workdir_known
-                )
-            value = _call(order, body, terms.max_value_bytes)
+        value = confined(partial(_enter_and_call, order, body, terms, workdir_known))
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are endings like others
         failure = describe(error)
         cause = confine.cause_of(error, order)
@@ -241,6 +240,14 @@ def run(
         "new_modules": max(len(sys.modules) - modules_before, 0),
     }
     return head, value
+
+
+def _enter_and_call(
+    order: dict[str, Any], body: bytes, terms: Terms, workdir_known: tuple[int, int] | None
+) -> bytes:
+    if terms.workdir is not None:
+        workdir.enter(terms.workdir, wait_seconds=terms.workdir_wait_seconds, known=workdir_known)
+    return _call(order, body, terms.max_value_bytes)
 
 
 def _call(order: dict[str, Any], body: bytes, max_value_bytes: int) -> bytes:

@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -44,9 +44,13 @@ class Confinement:
         """
         _signal.signal(SOFT_SIGNAL, self._on_signal)
 
-    @contextlib.contextmanager
-    def of(self, order: dict[str, Any]) -> Iterator[None]:
-        """Hold a call to the limits in *order*."""
+    def hold(self, order: dict[str, Any], call: Callable[[], bytes]) -> bytes:
+        """
+        Call *call*, held to the limits in *order*.
+
+        No context manager made of a generator: contextlib sets `__traceback__` of what is raised in it,
+        and an exception that lets nobody set anything (a frozen dataclass) would give way to its refusal.
+        """
         with contextlib.ExitStack() as undo:
             if order["nice"]:
                 self._be_nice(order["nice"], undo)
@@ -56,7 +60,7 @@ class Confinement:
             self._soft_ns = order["soft_ns"]
             try:
                 self._interrupt_if_late()
-                yield
+                return call()
             except BaseException as error:
                 if self._has_cancelled and type(error).__name__ == "CancelledError":
                     raise SoftTimeLimitExceeded(_TOLD) from error

@@ -20,7 +20,7 @@ import resource
 import select
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from time import monotonic_ns
 from typing import Any
@@ -227,7 +227,7 @@ class Inline:
         # Those of a call that runs this executor in turn are not ours.
         callbacks_of_others = child.take_callbacks()
         try:
-            head, value = child.run(call.order(), call.payload, self._terms, None, self._noting())
+            head, value = child.run(call.order(), call.payload, self._terms, None, self._noting)
             if callbacks := child.take_callbacks():
                 self._waiting[call.call_id] = callbacks
         finally:
@@ -245,11 +245,10 @@ class Inline:
         if self._interrupt is not None:
             raise self._interrupt
 
-    @contextlib.contextmanager
-    def _noting(self) -> Iterator[None]:
-        """Remember Ctrl-C, which the report tells of, too."""
+    def _noting(self, work: Callable[[], bytes]) -> bytes:
+        """Call *work*, and remember Ctrl-C, which the report tells of, too."""
         try:
-            yield
+            return work()
         except KeyboardInterrupt as error:
             self._interrupt = error
             raise

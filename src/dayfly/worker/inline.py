@@ -8,9 +8,10 @@ after it. Whatever else a task does to its process stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -18,6 +19,8 @@ from django.db.utils import Error
 
 from dayfly.executor.child import take_callbacks, when_recorded
 from dayfly.worker import perform as child_side
+
+T = TypeVar("T")
 
 
 def perform(payload: bytes) -> bytes:
@@ -28,28 +31,25 @@ def perform(payload: bytes) -> bytes:
         BaseException: as `dayfly.worker.perform.perform` does.
     """
     try:
-        with connections_put_aside():
-            return child_side.perform(payload)
+        return _apart(partial(child_side.perform, payload))
     finally:
         for callback in take_callbacks():
             when_recorded(partial(_apart, callback))
 
 
-def _apart(callback: Callable[[], None]) -> None:
-    with connections_put_aside():
-        callback()
+def _apart(work: Callable[[], T]) -> T:
+    """
+    Call *work* with none of this thread's connections, and have the same as before after it.
 
-
-@contextmanager
-def connections_put_aside() -> Iterator[None]:
-    """Have none of this thread's connections within the block, and after it the same as before."""
+    No context manager made of a generator: see Confinement.hold.
+    """
     aside = {}
     for wrapper in connections.all(initialized_only=True):
         if not _is_in_memory(wrapper):
             aside[wrapper.alias] = wrapper
             del connections[wrapper.alias]
     try:
-        yield
+        return work()
     finally:
         for wrapper in connections.all(initialized_only=True):
             if not _is_in_memory(wrapper):
