@@ -21,6 +21,7 @@ from dayfly.executor import (
     Outcome,
     PoolBroken,
     RemoteTraceback,
+    Terms,
     feeder,
 )
 from tests import calls
@@ -106,6 +107,25 @@ def test_time_limits_of_executor_and_call() -> None:
                 await executor.run(pool_calls.waits_forever)
             with pytest.raises(TimeoutError, match=r"0\.3 s"):
                 await executor.run(pool_calls.waits_forever, limits=Limits(timeout_seconds=0.3))
+
+    asyncio.run(main())
+
+
+def test_limits_of_terms_hold_where_no_others_are_given() -> None:
+    async def main() -> None:
+        terms = Terms(limits=Limits(timeout_seconds=0.3))
+        async with AsyncExecutor(1, terms=terms) as executor:
+            with pytest.raises(CallTimedOut, match=r"0\.3 s"):
+                await executor.run(pool_calls.waits_forever)
+
+    asyncio.run(main())
+
+
+def test_limits_of_the_executor_hold_for_a_call_that_brings_none() -> None:
+    async def main() -> None:
+        async with AsyncExecutor(1, time_limit=0.3) as executor:
+            report = await executor.run_call(Call.of(pool_calls.waits_forever))
+            assert report.outcome is Outcome.TIMED_OUT
 
     asyncio.run(main())
 

@@ -16,6 +16,7 @@ from dayfly.executor import (
     IsolatedExecutor,
     Limits,
     RemoteTraceback,
+    Terms,
     carry,
     isolated,
     run,
@@ -89,6 +90,15 @@ def test_run_raises_what_the_function_raised() -> None:
     with pytest.raises(CallNotSendable, match="cannot be sent back"):
         run(calls.returns_lambda)
     assert carry.inherited == {}
+
+
+def test_limits_of_terms_hold_where_no_others_are_given() -> None:
+    terms = Terms(limits=Limits(timeout_seconds=0.2))
+
+    with pytest.raises(CallTimedOut):
+        run(pool_calls.waits_forever, terms=terms)
+    with pytest.raises(CallTimedOut, match=r"0\.3 s"):
+        run(pool_calls.waits_forever, limits=Limits(timeout_seconds=0.3), terms=terms)
 
 
 def test_run_raises_what_lets_nobody_set_an_attribute() -> None:

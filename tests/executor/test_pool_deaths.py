@@ -24,6 +24,7 @@ from dayfly.executor import (
     Outcome,
     PoolBroken,
     RunReport,
+    Terms,
     feeder,
     results,
 )
@@ -191,6 +192,19 @@ def test_limits_of_the_pool_are_put_together() -> None:
     pool = IsolatedExecutor(limits=Limits(grace_seconds=1, timeout_seconds=9), time_limit=2)
 
     assert pool._limits == Limits(grace_seconds=1, timeout_seconds=2)
+
+
+def test_limits_of_terms_hold_where_no_others_are_given() -> None:
+    terms = Terms(limits=Limits(timeout_seconds=0.3, grace_seconds=1))
+
+    with IsolatedExecutor(max_workers=1, terms=terms) as pool:
+        error = pool.submit(pool_calls.waits_forever).exception(60)
+
+    assert isinstance(error, CallTimedOut)
+    assert IsolatedExecutor(terms=terms, time_limit=2)._limits == Limits(
+        timeout_seconds=2, grace_seconds=1
+    )
+    assert IsolatedExecutor(terms=terms, limits=Limits())._limits == Limits()
 
 
 # Cancelling what runs

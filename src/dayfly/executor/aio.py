@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -54,14 +55,16 @@ class AsyncExecutor:
         check_count(max_tasks_per_child)
         terms = terms or Terms(max_value_bytes=MAX_BODY_BYTES)
         check_launcher(launcher, terms)
-        self._limits = results.make_limits(limits, time_limit=time_limit, memory_limit=memory_limit)
+        self._limits = results.make_limits(
+            limits or terms.limits, time_limit=time_limit, memory_limit=memory_limit
+        )
         self._make = partial(
             make_feeder,
             concurrency=workers(max_workers),
             calls_per_child=max_tasks_per_child,
             standby=standby,
             launcher=launcher,
-            terms=terms,
+            terms=replace(terms, limits=self._limits),  # for calls that bring none
         )
         self._feeder: Feeder | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -89,7 +92,7 @@ class AsyncExecutor:
             CallNotSendable: the function, an argument or the value cannot be pickled.
             ExecutorClosed: this executor is closed.
         """
-        call = results.make_call((function, args, kwargs), limits=limits or self._limits)
+        call = results.make_call((function, args, kwargs), limits=limits)
         report = await self.run_call(call)
         value, error = results.unpack(report)
         if error is not None and not isinstance(error, Exception):

@@ -71,8 +71,8 @@ class IsolatedExecutor(FuturesExecutor):
         A child serves *max_tasks_per_child* calls, None for no limit.
         *launcher* says how children come to be: "fork", "template" or "spawn". Of *mp_context*
         the start method is taken for it, where it is not given.
-        *limits* hold for each call; *time_limit* in seconds and *memory_limit* in bytes are
-        short for the two most used. `submit_with` sets others for one call.
+        *limits* hold for each call, those of *terms* where none are given; *time_limit* in seconds and
+        *memory_limit* in bytes are short for the two most used. `submit_with` sets others for one call.
         *standby* children are kept ready beyond those that run, also while nothing waits.
         *terms* hold for every child. What *initializer* raises breaks the pool.
 
@@ -86,8 +86,10 @@ class IsolatedExecutor(FuturesExecutor):
             raise TypeError("initializer must be a callable")
         if launcher is None and mp_context is not None:
             launcher = _LAUNCHERS[str(mp_context.get_start_method(allow_none=False))]
-        self._limits = results.make_limits(limits, time_limit=time_limit, memory_limit=memory_limit)
         terms = terms or Terms(title="dayfly: pool child", max_value_bytes=MAX_BODY_BYTES)
+        self._limits = results.make_limits(
+            limits or terms.limits, time_limit=time_limit, memory_limit=memory_limit
+        )
         self._is_initialized = initializer is not None
         if initializer is not None:
             hook = Initializer(initializer, tuple(initargs))

@@ -19,7 +19,9 @@ from dayfly.executor.limits import Limits
 from dayfly.executor.outcome import Outcome, RunReport
 
 
-def make_call(order: Order, *, limits: Limits, title: str = "", in_detail: bool = False) -> Call:
+def make_call(
+    order: Order, *, limits: Limits | None, title: str = "", in_detail: bool = False
+) -> Call:
     """
     Make a call that is pickled: by cloudpickle, if installed, where it must be.
 

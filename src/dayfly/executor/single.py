@@ -38,15 +38,15 @@ def run(
     """
     Call *function* in a child of its own and return its value.
 
-    *limits* and *terms* are not passed on: for a function with arguments of these names use
-    `functools.partial`. What it prints is dropped: `run_call` returns the whole report.
+    *limits* are those of *terms* where none are given. Neither is passed on: for a function with
+    arguments of these names use `functools.partial`. What it prints is dropped: `run_call` returns the whole report.
 
     Raises:
         Exception: what the function raised, its remote traceback as the cause.
         CallLost: it did not come to an end: ChildDied, CallTimedOut, CallOverMemory.
         CallNotSendable: the value cannot be pickled.
     """
-    call = Call(codec=INHERITED, title=name_of(function), limits=limits or Limits())
+    call = Call(codec=INHERITED, title=name_of(function), limits=limits)
     carry.inherited[call.call_id] = function, args, kwargs
     try:
         report = run_call(call, terms=terms or _TERMS)
