@@ -186,6 +186,29 @@ def test_leaving_waits_for_the_calls(tmp_path: Path) -> None:
     assert asyncio.run(main()) == str(tmp_path / "go")
 
 
+def test_leaving_takes_a_turn_only_when_something_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[feeder.Feeder] = []
+    take_turn = feeder.Feeder.turn
+
+    def turn(one: feeder.Feeder) -> Any:
+        turns.append(one)
+        return take_turn(one)
+
+    monkeypatch.setattr(feeder.Feeder, "turn", turn)
+
+    async def main() -> None:
+        async with AsyncExecutor(1) as executor:
+            task = asyncio.create_task(executor.run(calls.waits_for, str(tmp_path / "go")))
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.5, (tmp_path / "go").touch)
+        await task
+
+    asyncio.run(main())
+    assert len(turns) < 50  # thousands, for a loop that asks again and again
+
+
 def test_leaving_by_an_exception_ends_the_calls() -> None:
     async def main() -> None:
         executor = AsyncExecutor(1)

@@ -141,11 +141,9 @@ class AsyncExecutor:
                     feeder, CallStopped("The executor was closed before this call began.")
                 )
                 feeder.stop(grace_seconds=self._limits.grace_seconds)
-            while not feeder.is_idle:
-                await self._next_turn()
+            await self._turn_until(lambda: feeder.is_idle)
             feeder.dismiss()
-            while not feeder.executor.is_empty:
-                await self._next_turn()
+            await self._turn_until(lambda: feeder.executor.is_empty)
         finally:
             self._detach(feeder)
 
@@ -181,10 +179,11 @@ class AsyncExecutor:
         feeder.executor.close(leave_seconds=0.0)
         self._feeder = None
 
-    async def _next_turn(self) -> None:
-        self._turned.clear()
-        self._ask_turn()
-        await self._turned.wait()
+    async def _turn_until(self, is_reached: Callable[[], bool]) -> None:
+        self._ask_turn()  # for what was just ordered, and its deadlines; then turns come by themselves
+        while not is_reached():
+            self._turned.clear()
+            await self._turned.wait()
 
     def _ask_turn(self) -> None:
         """Have a turn once those who are ready now have run: what they submit comes along."""
