@@ -249,6 +249,39 @@ def test_cancelled_while_leaving_it_kills(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_closing_may_turn_into_stopping_meanwhile() -> None:
+    async def main() -> None:
+        executor = AsyncExecutor(1)
+        task = asyncio.create_task(executor.run(pool_calls.waits_forever))
+        patient = asyncio.create_task(executor.aclose())
+        await asyncio.sleep(0.05)
+        assert not patient.done()
+
+        await executor.aclose(stop=True)
+
+        with pytest.raises(CallStopped):
+            await task
+        await patient
+
+    asyncio.run(main())
+
+
+def test_closing_ends_for_all_when_one_is_cancelled(tmp_path: Path) -> None:
+    async def main() -> None:
+        executor = AsyncExecutor(1)
+        task = asyncio.create_task(executor.run(calls.ignores_sigterm, str(tmp_path / "mark")))
+        await until((tmp_path / "mark").exists)
+        patient = asyncio.create_task(executor.aclose())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await executor.aclose()
+        with pytest.raises(CallStopped):
+            await task
+        await patient
+
+    asyncio.run(main())
+
+
 def test_report_of_a_call() -> None:
     async def main() -> None:
         async with AsyncExecutor(1) as executor:
@@ -317,6 +350,22 @@ def test_failure_of_the_executor_reaches_all_who_wait(monkeypatch: pytest.Monkey
                     await task
         assert len(told) == 1
         await executor.aclose()
+
+    asyncio.run(main())
+
+
+def test_failure_while_closing_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        executor = AsyncExecutor(1)
+        running = asyncio.create_task(executor.run(pool_calls.waits_forever))
+        await asyncio.sleep(0.05)
+        monkeypatch.setattr(feeder.Feeder, "turn", lambda one: calls.raises("none left"))
+
+        await executor.aclose()
+
+        with pytest.raises(PoolBroken, match="ValueError: none left"):
+            await running
 
     asyncio.run(main())
 

@@ -141,9 +141,9 @@ class AsyncExecutor:
                     feeder, CallStopped("The executor was closed before this call began.")
                 )
                 feeder.stop(grace_seconds=self._limits.grace_seconds)
-            await self._turn_until(lambda: feeder.is_idle)
+            await self._turn_until(feeder, lambda: feeder.is_idle)
             feeder.dismiss()
-            await self._turn_until(lambda: feeder.executor.is_empty)
+            await self._turn_until(feeder, lambda: feeder.executor.is_empty)
         finally:
             self._detach(feeder)
 
@@ -171,17 +171,22 @@ class AsyncExecutor:
         return self._feeder
 
     def _detach(self, feeder: Feeder) -> None:
+        """End it all, unless that was done already: several may close at a time, or a turn may fail."""
+        if self._feeder is not feeder:
+            return
         assert self._loop is not None
+        self._feeder = None
+        self._turned.set()
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(feeder.executor.fileno())
         _refuse(feeder, CallStopped("The executor was closed before this call was finished."))
         feeder.executor.close(leave_seconds=0.0)
-        self._feeder = None
 
-    async def _turn_until(self, is_reached: Callable[[], bool]) -> None:
+    async def _turn_until(self, feeder: Feeder, is_reached: Callable[[], bool]) -> None:
+        """Wait until *is_reached*, or until a failure or another `aclose` has put an end to it all."""
         self._ask_turn()  # for what was just ordered, and its deadlines; then turns come by themselves
-        while not is_reached():
+        while self._feeder is feeder and not is_reached():
             self._turned.clear()
             await self._turned.wait()
 
