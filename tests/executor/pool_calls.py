@@ -49,6 +49,14 @@ def marks_and_waits(mark: str) -> NoReturn:
     waits_forever()
 
 
+def ignores_sigterm_the_first_time(mark: str, go: str) -> str:
+    if Path(mark).exists():
+        calls.waits_for(go)
+        return "again"
+    calls.ignores_sigterm(mark)
+    raise TimeoutError("nobody killed this call")
+
+
 def submits_to_inherited_pool() -> Any:
     return inherited_pool[0].submit(add, 1).result()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from dayfly.executor import (
     Outcome,
     PoolBroken,
     RemoteTraceback,
+    RunReport,
     Terms,
     feeder,
+    load_value,
 )
 from tests import calls
 from tests.executor import pool_calls
@@ -289,6 +293,44 @@ def test_report_of_a_call() -> None:
             assert (report.outcome, report.exit_code) == (Outcome.EXITED, 5)
 
     asyncio.run(main())
+
+
+def test_same_call_may_run_twice_at_a_time() -> None:
+    call = Call.of(calls.returns, "a")
+
+    async def main() -> list[RunReport]:
+        async with AsyncExecutor(2) as executor:
+            return await asyncio.gather(executor.run_call(call), executor.run_call(call))
+
+    reports = asyncio.run(main())
+    assert len({report.child_pid for report in reports}) == 2
+    assert {(report.call_id, load_value(report)) for report in reports} == {(call.call_id, "a")}
+
+
+def test_cancelled_call_may_run_again_while_its_child_still_lives(tmp_path: Path) -> None:
+    mark, go = tmp_path / "mark", tmp_path / "go"
+    call = Call.of(
+        pool_calls.ignores_sigterm_the_first_time,
+        str(mark),
+        str(go),
+        limits=Limits(grace_seconds=1000),
+    )
+
+    async def main() -> RunReport:
+        async with AsyncExecutor(2) as executor:
+            first = asyncio.create_task(executor.run_call(call))
+            await until(mark.exists)
+            first.cancel()
+            await asyncio.wait([first])
+            second = asyncio.create_task(executor.run_call(call))
+            await asyncio.sleep(0)
+            pid = int(mark.read_text())
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: not alive(pid))
+            go.touch()
+            return await second
+
+    assert load_value(asyncio.run(main())) == "again"
 
 
 def test_another_loop_is_refused() -> None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from uuid import uuid4
 
 from dayfly.executor import results
 from dayfly.executor.call import Call
@@ -110,21 +111,27 @@ class AsyncExecutor:
         """
         Run a call and return its report, whatever became of it. Cancelling: see `run`.
 
+        The same call may be run again, also while it runs.
+
         Raises:
             CallNotSendable: the payload is too large.
             ExecutorClosed: this executor is closed.
         """
         feeder = self._attached()
+        # Under an id of its own: the same call may run twice at a time, or again while the child of
+        # one that was cancelled still leaves, whose report is not for the new one.
+        own = replace(call, call_id=uuid4().hex)
         client = _Awaited(asyncio.get_running_loop().create_future())
-        feeder.pending.append((client, call))
+        feeder.pending.append((client, own))
         self._ask_turn()
         try:
-            return await client.future
+            report = await client.future
         except asyncio.CancelledError:
             limits = call.limits or self._limits
-            feeder.end(call.call_id, grace_seconds=limits.grace_seconds)
+            feeder.end(own.call_id, grace_seconds=limits.grace_seconds)
             self._ask_turn()  # for the deadline of the grace
             raise
+        return replace(report, call_id=call.call_id)
 
     async def aclose(self, *, stop: bool = False) -> None:
         """
