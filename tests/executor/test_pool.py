@@ -37,7 +37,7 @@ from dayfly.executor import (
 )
 from tests import calls
 from tests.executor import pool_calls
-from tests.helpers import children_of, eventually, footprint
+from tests.helpers import children_of, eventually, footprint, run_script
 
 
 @pytest.fixture
@@ -184,6 +184,21 @@ def test_lambda_without_cloudpickle_says_what_carries_it(
 
     assert isinstance(error, CallNotSendable)
     assert "once cloudpickle is installed, or by `run`" in str(error)
+
+
+def test_arguments_are_kept_no_longer_than_until_they_are_sent() -> None:
+    """An idle pool whose children serve many calls holds what it held before."""
+    found = run_script("""
+        from dayfly.executor import IsolatedExecutor, memory
+
+        with IsolatedExecutor(1, max_tasks_per_child=None) as pool:
+            pool.submit(len, b"").result(60)
+            before = memory.quick().anon_bytes
+            assert pool.submit(len, bytes(50_000_000)).result(60) == 50_000_000
+            print(memory.quick().anon_bytes - before)
+    """)
+
+    assert int(found) < 20_000_000
 
 
 @pytest.mark.timeout(300)  # each is copied five times, on machines that are busy, too

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import ClassVar
 from weakref import WeakValueDictionary
@@ -57,7 +57,8 @@ class Child:
     born: float = field(default_factory=time.monotonic)
     #: What it held (RssAnon) before its first call.
     anon_at_first: int | None = None
-    #: The current call; after the report the last one, until the child gets another.
+    #: The current call; after the report the last one, until the child gets another. Without its
+    #: payload, which is for the child alone: an idle one must not keep what may be large in our memory.
     call: Call | None = None
     #: Calls that were reported, and of which something in the child waits to hear that they are recorded.
     unrecorded: set[str] = field(default_factory=set)
@@ -181,7 +182,7 @@ class Children:
         """
         limits = call.limits or limits
         child.state = State.BUSY
-        child.call = call
+        child.call = replace(call, payload=b"")
         child.limits = limits
         child.calls_served += 1
         child.dispatched_ns = now_ns
