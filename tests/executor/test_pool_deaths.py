@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future, wait
@@ -230,6 +231,20 @@ def test_running_call_is_cancelled_at_once_and_its_child_killed(
     eventually(lambda: not alive(pid))
     eventually(lambda: future.report is not None)
     assert pool.submit(pool_calls.add, 1).result(60) == 1
+
+
+def test_child_of_a_cancelled_call_is_ended_whatever_a_callback_does(
+    pool: IsolatedExecutor, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    future = pool.submit(pool_calls.marks_and_waits, str(mark))
+    pid = int(eventually(lambda: mark.exists() and mark.read_text()))
+    future.add_done_callback(lambda done: sys.exit(3))
+
+    with pytest.raises(SystemExit):
+        future.cancel()
+
+    eventually(lambda: not alive(pid))
 
 
 def test_grace_of_a_cancelled_call_is_cut_short_by_killing_the_workers(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ class IsolatedFuture(Future[T]):
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]  # not in typeshed
         if stop_child is not None:
-            stop_child()
+            stop_child()  # first: a callback may take long, or raise SystemExit
+        self._invoke_callbacks()  # type: ignore[attr-defined]  # not in typeshed
         return True
 
     def begin(self) -> bool:
