@@ -260,6 +260,26 @@ def test_grace_of_a_cancelled_call_is_cut_short_by_killing_the_workers(tmp_path:
     assert future.report.signal == signal.SIGKILL
 
 
+def test_killing_the_workers_while_they_are_asked_to_leave_kills_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = IsolatedExecutor(max_workers=1, limits=Limits(grace_seconds=1000))
+    future = pool.submit(calls.ignores_sigterm, str(tmp_path / "deaf"))
+    eventually((tmp_path / "deaf").exists)
+    stop = feeder.Feeder.stop
+
+    def is_overtaken(one: feeder.Feeder, *, grace_seconds: float) -> None:
+        stop(one, grace_seconds=grace_seconds)
+        if grace_seconds:
+            pool.kill_workers()
+
+    monkeypatch.setattr(feeder.Feeder, "stop", is_overtaken)
+    pool.terminate_workers()
+
+    assert isinstance(future.exception(60), ChildDied)
+    pool.shutdown()
+
+
 def test_cancelled_call_keeps_its_slot_until_its_child_is_dead(tmp_path: Path) -> None:
     with IsolatedExecutor(max_workers=1, limits=Limits(grace_seconds=1.0)) as pool:
         first = pool.submit(calls.ignores_sigterm, str(tmp_path / "deaf"))

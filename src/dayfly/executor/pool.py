@@ -192,8 +192,10 @@ class IsolatedExecutor(FuturesExecutor):
         self._end_all(0.0)
 
     def _end_all(self, grace_seconds: float) -> None:
-        self._state.end_all_after = grace_seconds
         self.shutdown(wait=False, cancel_futures=True)
+        self._state.order_end(
+            None, grace_seconds
+        )  # last: what waits must not start in a slot that it frees
 
     def _submit(
         self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], limits: Limits

@@ -44,10 +44,8 @@ class PoolState:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.pending: deque[tuple[Client, Call]] = deque()
-        #: Calls to end, with the grace that they have.
-        self.orders: deque[tuple[str, float]] = deque()
-        #: End whatever runs, with this grace.
-        self.end_all_after: float | None = None
+        #: Calls to end, None for whatever runs, with the grace that they have.
+        self.orders: deque[tuple[str | None, float]] = deque()
         self.is_shut = False
         self.cancels_pending = False
         self.broken: PoolBroken | None = None
@@ -87,8 +85,8 @@ class PoolState:
         self.pending.append((future, call))
         self.wake()
 
-    def order_end(self, call_id: str, grace_seconds: float) -> None:
-        """Have a running call ended."""
+    def order_end(self, call_id: str | None, grace_seconds: float) -> None:
+        """Have a running call ended; all of them for None."""
         self.orders.append((call_id, grace_seconds))
         self.wake()
 
@@ -215,10 +213,10 @@ def _obey(state: PoolState, feeder: Feeder) -> None:
             state.pending.popleft()[0].take_back()
     while state.orders:
         call_id, grace_seconds = state.orders.popleft()
-        feeder.end(call_id, grace_seconds=grace_seconds)
-    if state.end_all_after is not None:
-        feeder.stop(grace_seconds=state.end_all_after)
-        state.end_all_after = None
+        if call_id is None:
+            feeder.stop(grace_seconds=grace_seconds)
+        else:
+            feeder.end(call_id, grace_seconds=grace_seconds)
 
 
 def _break(state: PoolState, feeder: Feeder | None, error: PoolBroken) -> None:
