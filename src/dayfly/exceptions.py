@@ -1,7 +1,7 @@
 """
 What can go wrong, one class per thing that a caller can act on. Imports no Django.
 
-The last seven are never raised: a run that ended without an exception names one of
+The last eight are never raised: a run that ended without an exception names one of
 them in the errors of its result, so that callers can tell the endings apart.
 """
 
@@ -34,6 +34,10 @@ class TaskNotAllowed(DayflyError):
 
 class TaskNotFound(DayflyError):
     """The path of a job leads to no task: it was moved, renamed, or its app is not installed."""
+
+
+class ResultRefused(DayflyError):
+    """The database refused to store what the task returned."""
 
 
 class ChildExited(DayflyError):

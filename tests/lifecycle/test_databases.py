@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
 from django.db import connection, transaction
 
+from dayfly.compat import TaskResultStatus
+from dayfly.exceptions import ResultRefused
 from dayfly.models import Job, Run
 from tests.helpers import alive, eventually
 from tests.lifecycle import tasks
@@ -83,6 +88,122 @@ def test_connection_that_is_dropped_during_a_drain_loses_nothing(tmp_path: Path)
     assert set(Job.objects.values_list("status", "attempts", "epoch")) == {("SUCCESSFUL", 1, 1)}
     assert set(Run.objects.values_list("outcome", flat=True)) == {"returned"}
     assert Run.objects.count() == 600
+
+
+@contextmanager
+def altered(*there_and_back: str) -> Iterator[None]:
+    """Run the first statement before the block, and the second after it, whatever happens."""
+    there, back = there_and_back
+    with connection.cursor() as cursor:
+        cursor.execute(there)
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(back)
+
+
+def test_statement_that_fails_ends_neither_worker_nor_task(tmp_path: Path) -> None:
+    mark, go = tmp_path / "mark", tmp_path / "go"
+    result = tasks.waits.enqueue(str(mark), str(go))
+    with running_worker("--concurrency=1", options=SHORT_LEASE) as worker:
+        child = waits_for(mark)
+        with altered(
+            "ALTER TABLE dayfly_job RENAME TO dayfly_elsewhere",
+            "ALTER TABLE dayfly_elsewhere RENAME TO dayfly_job",
+        ):
+            go.touch()
+            worker.says("The database cannot be used")
+        finished(result)
+        after = tasks.returns.enqueue()
+        finished(after)
+        assert worker.stops() == 0
+
+    assert [(run.outcome, str(run.child_pid)) for run in runs_of(result)] == [("returned", child)]
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="alters a database of PostgreSQL's")
+def test_failover_to_a_standby_ends_neither_worker_nor_task(tmp_path: Path) -> None:
+    mark, go = tmp_path / "mark", tmp_path / "go"
+    name = connection.ops.quote_name(connection.settings_dict["NAME"])
+    result = tasks.waits.enqueue(str(mark), str(go))
+    with running_worker("--concurrency=1", options=SHORT_LEASE) as worker:
+        child = waits_for(mark)
+        with altered(
+            f"ALTER DATABASE {name} SET default_transaction_read_only = on",
+            f"ALTER DATABASE {name} RESET default_transaction_read_only",
+        ):
+            drop_worker_connections()
+            go.touch()
+            worker.says("The database cannot be used: cannot execute")
+        finished(result)
+        assert worker.stops() == 0
+
+    assert [(run.outcome, str(run.child_pid)) for run in runs_of(result)] == [("returned", child)]
+    # Until it writes, it is not back.
+    assert worker.log().count("The database is back") == 1
+
+
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="alters a column of MariaDB's")
+def test_text_that_its_column_does_not_take_costs_the_output_alone() -> None:
+    smiles = tasks.prints.enqueue("\N{GRINNING FACE}")
+    others = [tasks.returns.enqueue(number) for number in range(5)]
+
+    with altered(
+        "ALTER TABLE dayfly_run MODIFY output LONGTEXT CHARACTER SET utf8mb3 NOT NULL",
+        "ALTER TABLE dayfly_run MODIFY output LONGTEXT CHARACTER SET utf8mb4 NOT NULL",
+    ):
+        log = run_worker("--batch", "--concurrency=2")
+
+    (run,) = runs_of(smiles)
+    assert (run.outcome, run.output) == (
+        "returned",
+        "(not recorded: the database refused the row with it)",
+    )
+    assert [outcomes_of(each) for each in others] == [["returned"]] * 5
+    assert set(Job.objects.values_list("status", flat=True)) == {"SUCCESSFUL"}
+    assert "The database refused a row: " in log
+    assert "The database cannot be used" not in log
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="SQLite adds no constraint to a table")
+def test_result_that_the_database_refuses_fails_its_job_alone() -> None:
+    much = tasks.returns_much.enqueue(1_000)
+    others = [tasks.returns.enqueue(number) for number in range(5)]
+
+    with altered(
+        "ALTER TABLE dayfly_job ADD CONSTRAINT short CHECK (CHAR_LENGTH(return_value) < 1000)",
+        "ALTER TABLE dayfly_job DROP CONSTRAINT short",
+    ):
+        log = run_worker("--batch", "--concurrency=2")
+
+    is_refused(much)
+    assert [outcomes_of(each) for each in others] == [["returned"]] * 5
+    assert "failed (raised): What tests.lifecycle.tasks.returns_much returned" in log
+
+
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="MariaDB hangs up after a large packet")
+def test_result_that_mysql_hangs_up_on_fails_its_job_alone() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@max_allowed_packet")
+        (limit,) = cursor.fetchone()
+    if limit > 100_000_000:
+        pytest.skip("the server takes any result that a test would return")
+    much = tasks.returns_much.enqueue(limit)
+    others = [tasks.returns.enqueue(number) for number in range(5)]
+
+    run_worker("--batch", "--concurrency=2", options={"MAX_RESULT_BYTES": 2 * limit})
+
+    is_refused(much)
+    assert [outcomes_of(each) for each in others] == [["returned"]] * 5
+
+
+def is_refused(result: Any) -> None:
+    result.refresh()
+    assert result.status == TaskResultStatus.FAILED
+    (error,) = result.errors
+    assert error.exception_class is ResultRefused
+    assert "refused by the database" in error.traceback
 
 
 @pytest.mark.skipif("connection.vendor == 'sqlite'", reason="SQLite has no server to hang up")

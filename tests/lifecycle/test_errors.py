@@ -93,9 +93,18 @@ def test_unreachable_database(settings_with: Any) -> None:
     error = refusal(**settings_with(engine + "\n"))
 
     error = one_sentence(error)
-    assert error.startswith("The database cannot be reached: ")
+    assert error.startswith("The database cannot be used: ")
     assert "?." not in error
     assert "Is the server up (of SQLite: may its directory be written to)" in error
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="stands in for a standby")
+def test_database_that_refuses_to_be_written_to(settings_with: Any) -> None:
+    option = 'DATABASES["default"]["OPTIONS"]["options"] = "-c default_transaction_read_only=on"\n'
+
+    error = one_sentence(refusal(**settings_with(option)))
+
+    assert error.startswith("The database cannot be used: cannot execute INSERT in a read-only")
 
 
 def test_missing_tables(settings_with: Any, tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_children_that_use_the_orm_leave_the_parents_connection_alone(
 
     assert Group.objects.using(ALIAS).count() == count
     assert set(Run.objects.using(ALIAS).values_list("outcome", flat=True)) == {"returned"}
-    assert "The database cannot be reached" not in worker.log()
+    assert "The database cannot be used" not in worker.log()
     assert "SSL error" not in worker.log()
     assert len(set(Run.objects.using(ALIAS).values_list("child_pid", flat=True))) > count / 2
 
@@ -236,7 +236,7 @@ def test_server_that_is_stopped_and_started_during_a_drain_loses_nothing(
             eventually(lambda done=done: runs() >= done, within=100)
             connections[ALIAS].close()
             cluster.stop()
-            worker.says("The database cannot be reached", times=1 + (done > 200))
+            worker.says("The database cannot be used", times=1 + (done > 200))
             cluster.start()
             worker.says("The database is back after", times=1 + (done > 200))
         eventually(lambda: runs() >= 2_000, within=100, what="2,000 runs")
@@ -282,7 +282,7 @@ def test_worker_that_is_stopped_while_the_server_is_away_ends(
         connections[ALIAS].close()
         cluster.stop()
         try:
-            worker.says("The database cannot be reached")
+            worker.says("The database cannot be used")
             assert worker.stops() == 0
         finally:
             cluster.start()

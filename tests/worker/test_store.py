@@ -7,10 +7,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.db.utils import DataError, InterfaceError, OperationalError
+from django.db.utils import (
+    DatabaseError,
+    DataError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+)
 
 from dayfly.worker import store as module
-from dayfly.worker.store import MAX_PAUSE_SECONDS, DatabaseAway, Store
+from dayfly.worker.store import (
+    MAX_PAUSE_SECONDS,
+    STEADY_SECONDS,
+    ConnectionBroke,
+    DatabaseAway,
+    Store,
+)
 from tests.worker.conftest import Clock
 
 
@@ -24,6 +37,7 @@ class Wrapper:
         self.connection: object | None = None
         self.close_at: float | None = 5.0
         self.is_up = True
+        self.is_broken = False
         self.opened = 0
 
     def ensure_connection(self) -> None:
@@ -31,7 +45,11 @@ class Wrapper:
             raise OperationalError("connection refused\n")
         if self.connection is None:
             self.connection = object()
+            self.is_broken = False
             self.opened += 1
+
+    def is_usable(self) -> bool:
+        return not self.is_broken
 
     def close(self) -> None:
         self.connection = None
@@ -87,14 +105,53 @@ def test_lost_connection_is_told_as_one_error(
 
     assert at_hand.store.is_away
     assert at_hand.wrapper.connection is None
-    assert "The database cannot be reached: server closed the connection." in caplog.text
+    assert "The database cannot be used: server closed the connection." in caplog.text
 
 
-def test_other_errors_are_passed_on(at_hand: SimpleNamespace) -> None:
+@pytest.mark.parametrize("kind", [InternalError, ProgrammingError, DatabaseError, DataError])
+def test_any_error_of_the_database_is_told_as_the_same(
+    at_hand: SimpleNamespace, kind: type[Exception]
+) -> None:
+    """A standby, a table that is being altered: no duty of a worker may end it over that."""
+    with pytest.raises(DatabaseAway):
+        at_hand.store.call(fails(kind("read-only")))
+
+    assert at_hand.store.is_away
+
+
+def test_refused_value_is_passed_on_to_those_who_ask(at_hand: SimpleNamespace) -> None:
     with pytest.raises(DataError):
-        at_hand.store.call(fails(DataError("too long")))
+        at_hand.store.call(fails(DataError("too long")), may_be_refused=True)
 
     assert not at_hand.store.is_away
+    assert at_hand.store.call(lambda: 1) == 1
+    assert at_hand.wrapper.opened == 1
+
+
+def test_connection_that_a_refused_value_broke_is_made_anew_at_once(
+    at_hand: SimpleNamespace,
+) -> None:
+    def too_large() -> None:
+        at_hand.wrapper.is_broken = True
+        raise DataError("too large")
+
+    with pytest.raises(DataError):
+        at_hand.store.call(too_large, may_be_refused=True)
+
+    assert at_hand.store.call(lambda: 1) == 1
+    assert at_hand.wrapper.opened == 2
+
+
+def test_connection_that_broke_under_a_statement_is_told_apart(at_hand: SimpleNamespace) -> None:
+    at_hand.store.call(lambda: None)
+    with pytest.raises(ConnectionBroke):
+        at_hand.store.call(fails(OperationalError("server closed the connection")))
+
+    at_hand.clock.now += 1
+    at_hand.wrapper.is_up = False
+    with pytest.raises(DatabaseAway) as caught:
+        at_hand.store.call(lambda: None)
+    assert caught.type is DatabaseAway
 
 
 def test_nothing_is_tried_during_a_pause(at_hand: SimpleNamespace) -> None:
@@ -126,9 +183,26 @@ def test_pauses_grow_up_to_a_limit_and_begin_anew(at_hand: SimpleNamespace) -> N
     assert pauses[-1] == pytest.approx(MAX_PAUSE_SECONDS)
     at_hand.wrapper.is_up = True
     at_hand.store.call(lambda: None)
+    at_hand.clock.now += STEADY_SECONDS
     with pytest.raises(DatabaseAway):
         at_hand.store.call(fails(OperationalError("again")))
     assert at_hand.store.seconds_to_next_try() == pytest.approx(pauses[0])
+
+
+def test_pauses_grow_on_when_it_fails_again_right_after_its_return(
+    at_hand: SimpleNamespace,
+) -> None:
+    """What takes connections and does nothing else is not back."""
+    pauses = []
+    for _ in range(10):
+        at_hand.store.call(lambda: None)
+        with pytest.raises(DatabaseAway):
+            at_hand.store.call(fails(OperationalError("no")))
+        pauses.append(at_hand.store.seconds_to_next_try())
+        at_hand.clock.now += pauses[-1]
+
+    assert pauses[0] < pauses[1] < pauses[2]
+    assert pauses[-1] == pytest.approx(MAX_PAUSE_SECONDS)
 
 
 def test_outage_is_told_once_and_its_end_once(
@@ -142,8 +216,22 @@ def test_outage_is_told_once_and_its_end_once(
     at_hand.wrapper.is_up = True
     at_hand.store.call(lambda: None)
 
-    assert caplog.text.count("The database cannot be reached") == 1
+    assert caplog.text.count("The database cannot be used") == 1
     assert caplog.text.count("The database is back after 30.0 s") == 1
+
+
+def test_another_reason_during_the_same_outage_is_told(
+    at_hand: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    for words in ("hung up", "read-only", "read-only"):
+        with pytest.raises(DatabaseAway):
+            at_hand.store.call(fails(InternalError(words)))
+        at_hand.clock.now += 10
+
+    assert [record.args[0] for record in caplog.records] == [
+        "The database cannot be used: hung up.",
+        "The database cannot be used: read-only.",
+    ]
 
 
 def test_each_new_connection_is_told_before_the_verb(at_hand: SimpleNamespace) -> None:

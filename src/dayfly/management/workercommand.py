@@ -15,7 +15,7 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
-from django.db.utils import OperationalError
+from django.db.utils import Error
 from django.utils.module_loading import import_string
 
 from dayfly.backend import DatabaseBackend
@@ -136,9 +136,9 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
             worker.run()
     except (DayflyError, ImproperlyConfigured) as error:
         raise CommandError(str(error)) from error
-    except OperationalError as error:
+    except Error as error:
         message = (
-            f"The database cannot be reached: {' '.join(str(error).split()).rstrip('.?!')}. "
+            f"The database cannot be used: {' '.join(str(error).split()).rstrip('.?!')}. "
             "Is the server up (of SQLite: may its directory be written to), and is DATABASES right?"
         )
         raise CommandError(message) from error

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import random
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,13 +23,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Field
 from django.utils import timezone
 
+from dayfly.queue.faults import is_locked, is_transient
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Deadlock and serialization failure of PostgreSQL; both ask to try again.
-POSTGRESQL_TRANSIENT = frozenset({"40001", "40P01"})
-#: Lock wait timeout and deadlock of MySQL and MariaDB.
-MYSQL_TRANSIENT = frozenset({1205, 1213})
 #: How often a verb tries again after losing a race for locks.
 TRIES = 6
 #: How long a locked SQLite database is waited for, beyond the connection's own timeout.
@@ -189,19 +186,3 @@ def patient(verb: Callable[P, T]) -> Callable[P, T]:
             time.sleep(random.uniform(0.001, 0.005) * min(tries, 10))
 
     return wrapper
-
-
-def is_locked(error: OperationalError) -> bool:
-    """Tell whether SQLite was busy for longer than the connection's timeout."""
-    code = getattr(error.__cause__, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def is_transient(error: OperationalError) -> bool:
-    """Tell whether the server rolled back because of others, so that a repeat may succeed."""
-    cause = error.__cause__
-    # psycopg 3 says sqlstate, psycopg2 says pgcode.
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    if state is not None:
-        return state in POSTGRESQL_TRANSIENT
-    return bool(error.args) and error.args[0] in MYSQL_TRANSIENT

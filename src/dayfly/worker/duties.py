@@ -84,6 +84,9 @@ class Duties:
                 announcer.rescued(job)
                 on_promoted()
         if now >= self._next_promotion:
+            self._next_promotion = (
+                now + PROMOTE_SECONDS
+            )  # also if it fails: claims do not wait for it
             if queue.promote(using=self._options.using):
                 on_promoted()
             due = queue.next_due_seconds(using=self._options.using)

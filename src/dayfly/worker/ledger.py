@@ -32,6 +32,10 @@ class Entry:
     settlement: Settlement
     claim: Claim
     report: RunReport | None
+    #: How often something was left out of the settlement, as the database refused it.
+    cuts: int = 0
+    #: How often the connection broke while it was written alone.
+    breaks: int = 0
 
 
 class Ledger:

@@ -10,21 +10,22 @@ being written is written without it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
-from django.db.utils import DatabaseError
+from django.db.utils import Error
 
 from dayfly import models, queue
 from dayfly.executor import Call, ChildExit, Executor, Outcome, RunReport
-from dayfly.queue import RunExit, Settlement
+from dayfly.queue import RunExit
 from dayfly.worker import announcer, record
 from dayfly.worker.announcer import logger
 from dayfly.worker.clock import DatabaseClock
 from dayfly.worker.ledger import Entry, Ledger, claim_key
 from dayfly.worker.options import WorkerOptions
-from dayfly.worker.store import Store
+from dayfly.worker.store import ConnectionBroke, DatabaseAway, Store
 
 ANNOUNCE = "dayfly.worker.perform.announce"
 #: How long outcomes gather at least while the worker is busy; as long as the last words with the
@@ -32,6 +33,9 @@ ANNOUNCE = "dayfly.worker.perform.announce"
 #: written at once, a commit of 10 ms made 100 jobs a second the most that two children could do.
 GATHER_SECONDS = 0.02
 MAX_GATHER_SECONDS = 0.2
+#: So often may the connection break under one outcome before that is cut: a packet that is too
+#: large for MySQL, a text that has the server's memory run out.
+MAX_BREAKS = 5
 #: How many joined children a busy worker notes together.
 EXITS_AT_ONCE = 50
 
@@ -56,6 +60,8 @@ class Outbox:
         self._executor = executor
         self._on_finished = on_finished
         self._gather_until = 0.0
+        #: Whether one of the outcomes may be what keeps all of them from being written.
+        self._is_wary = False
         #: Calls whose children died before their outcome was written.
         self._unheard: set[str] = set()
         #: What was written, and is not in the log yet.
@@ -127,20 +133,11 @@ class Outbox:
         Raises:
             DatabaseAway: nothing is lost, and the next call tries again.
         """
-        entries = self._ledger.unwritten
-        if entries:
-            try:
-                accepted = self._finish(worker_id, [entry.settlement for entry in entries])
-            except DatabaseError as error:
-                # Not the connection: one of the rows. The others must not suffer for it.
-                logger.warning("The database refused a row: %s", announcer.one_line(str(error)))
-                accepted = set()
-                for entry in entries:
-                    accepted |= self._finish_somehow(worker_id, entry.settlement)
-            self._ledger.unwritten = []
-            self._let_go_on(entries)
-            for entry in entries:
-                self._close(entry, accepted=entry.claim.job_id in accepted)
+        if self._ledger.unwritten and not self._is_wary:
+            self._write_together(worker_id)
+        while self._ledger.unwritten:
+            self._write_alone(worker_id)
+        self._is_wary = False
         exits = self._ledger.exits
         if exits and (len(exits) >= EXITS_AT_ONCE or not self._executor.waiting):
             self._store.call(partial(queue.note_exits, exits, using=self._options.using))
@@ -157,23 +154,57 @@ class Outbox:
             if entry.report is not None:
                 announcer.finished(entry.claim, entry.report, show_output=self._options.show_output)
 
+    def _write_together(self, worker_id: UUID) -> None:
+        entries = self._ledger.unwritten
+        try:
+            accepted = self._finish(worker_id, entries)
+        except Error:
+            self._is_wary = True  # one of them was refused: the others must not suffer for it
+        except ConnectionBroke:
+            self._is_wary = True
+            raise
+        else:
+            self._ledger.unwritten = []
+            self._note_written(entries, accepted)
+
+    def _write_alone(self, worker_id: UUID) -> None:
+        """Write the first outcome; what keeps it from being written is left out, the output first."""
+        unwritten = self._ledger.unwritten
+        entry = unwritten[0]
+        try:
+            accepted = self._finish(worker_id, [entry])
+        except Error as error:
+            logger.warning("The database refused a row: %s", announcer.one_line(str(error)))
+            unwritten[0] = _cut(entry, error)
+        except DatabaseAway as error:
+            if isinstance(error, ConnectionBroke):
+                entry = replace(entry, breaks=entry.breaks + 1)
+                if entry.breaks > MAX_BREAKS and not _is_bare(entry):
+                    entry = _cut(entry, error)
+            unwritten[:] = [*unwritten[1:], entry]  # the others come first now
+            raise
+        else:
+            del unwritten[0]
+            self._note_written([entry], accepted)
+
+    def _finish(self, worker_id: UUID, entries: Sequence[Entry]) -> set[UUID]:
+        settlements = [entry.settlement for entry in entries]
+        return self._store.call(
+            partial(queue.finish, worker_id, settlements, using=self._options.using),
+            may_be_refused=not all(_is_bare(entry) for entry in entries),
+        )
+
+    def _note_written(self, entries: Sequence[Entry], accepted: Collection[UUID]) -> None:
+        self._let_go_on(entries)
+        for entry in entries:
+            self._close(entry, accepted=entry.claim.job_id in accepted)
+
     def _let_go_on(self, entries: Iterable[Entry]) -> None:
         """Tell the children what is recorded. One that was stopped has not finished, whatever waits to say so."""
         reports = (entry.report for entry in entries)
         self._executor.say_recorded(
             *(each.call_id for each in reports if each and each.outcome is not Outcome.STOPPED)
         )
-
-    def _finish(self, worker_id: UUID, settlements: Sequence[Settlement]) -> set[UUID]:
-        return self._store.call(
-            partial(queue.finish, worker_id, settlements, using=self._options.using)
-        )
-
-    def _finish_somehow(self, worker_id: UUID, settlement: Settlement) -> set[UUID]:
-        try:
-            return self._finish(worker_id, [settlement])
-        except DatabaseError:
-            return self._finish(worker_id, [record.plain(settlement)])
 
     def _close(self, entry: Entry, *, accepted: bool) -> None:
         report = entry.report
@@ -202,3 +233,19 @@ class Outbox:
         self._executor.submit(
             Call(target=ANNOUNCE, payload=payload, title="task_finished", memory_in_detail=False)
         )
+
+
+def _cut(entry: Entry, error: Exception) -> Entry:
+    """Leave out of an outcome what the database does not take: its output, then its result."""
+    report = entry.report
+    if not entry.cuts:
+        settlement = record.plain(entry.settlement)
+    else:
+        settlement = record.bare(entry.settlement, announcer.one_line(str(error)).rstrip("."))
+        if report and settlement.run and settlement is not entry.settlement:
+            report = replace(report, outcome=Outcome.RAISED, message=settlement.run.message)
+    return replace(entry, settlement=settlement, report=report, cuts=entry.cuts + 1, breaks=0)
+
+
+def _is_bare(entry: Entry) -> bool:
+    return entry.cuts > 1

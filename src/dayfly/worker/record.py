@@ -7,6 +7,7 @@ reported for a child that could not.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from dayfly.exceptions import (
     ChildExited,
     ChildKilled,
     OverMemory,
+    ResultRefused,
     TimedOut,
     WorkerLost,
     WorkerStopped,
@@ -77,10 +79,26 @@ def plain(settlement: Settlement) -> Settlement:
         return settlement
     for name, value in vars(settlement.run).items():
         if isinstance(value, str):
-            ascii_only = value.encode("ascii", "backslashreplace").decode()
-            setattr(settlement.run, name, ascii_only[:10_000])
+            setattr(settlement.run, name, _ascii(value))
     settlement.run.output = "(not recorded: the database refused the row with it)"
     return settlement
+
+
+def bare(settlement: Settlement, why: str) -> Settlement:
+    """
+    Return of a plain *settlement* what says how the job ended, for a database that refused that, too.
+
+    What the task returned is all that was left to refuse: the job fails, and says *why*.
+    """
+    if settlement.return_value is None or settlement.run is None:
+        return settlement
+    settlement.run.outcome = Outcome.RAISED.value
+    settlement.run.exception_class_path = f"{ResultRefused.__module__}.{ResultRefused.__qualname__}"
+    settlement.run.message = _ascii(
+        f"What {settlement.run.task_path} returned, {len(settlement.return_value)} bytes of JSON, was"
+        f" refused by the database: {why}. Store it in a file or a model and return its name."
+    )
+    return replace(settlement, status=JobStatus.FAILED, return_value=None)
 
 
 def give_back(claim: Claim) -> Settlement:
@@ -170,3 +188,7 @@ def _exception_class_path(report: RunReport) -> str:
 def _storable(text: str) -> str:
     """PostgreSQL stores no NUL in text."""
     return text.replace("\0", "\\x00")
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()[:10_000]

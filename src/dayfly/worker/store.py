@@ -1,8 +1,9 @@
 """
 Parent side: the queue's verbs over a connection that may go away.
 
-A database restart, a failover, a dropped connection: the verb raises DatabaseAway, the
-caller keeps what it wanted to write, and the next verb is not tried before a pause is over.
+A database restart, a failover, a dropped connection, a table that is being altered: the verb
+raises DatabaseAway, the caller keeps what it wanted to write, and the next verb is not tried
+before a pause is over.
 """
 
 from __future__ import annotations
@@ -13,25 +14,40 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from django.db import connections
-from django.db.utils import InterfaceError, OperationalError
+from django.db.utils import Error
+
+from dayfly.exceptions import DayflyError
+from dayfly.queue.faults import Fault, fault_of
 
 logger = logging.getLogger("dayfly.worker")
 
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 5.0
+#: Pauses begin anew when the database was there for so long. If it fails sooner, as a standby does
+#: that takes connections and refuses to write, they grow on.
+STEADY_SECONDS = 10.0
 
 T = TypeVar("T")
 
 
-class DatabaseAway(Exception):
-    """The database cannot be reached now. What was to be written is still in memory."""
+class DatabaseAway(DayflyError):
+    """The database cannot be used now. What was to be written is still in memory."""
+
+
+class ConnectionBroke(DatabaseAway):
+    """The same, and the connection broke under the statement, which may be the reason."""
 
 
 class Store:
     """Calls verbs on one database, and notices when it goes and comes back."""
 
     def __init__(
-        self, using: str, *, on_return: Callable[[], None], on_reopen: Callable[[], None]
+        self,
+        using: str,
+        *,
+        on_return: Callable[[], None],
+        on_reopen: Callable[[], None],
+        max_pause_seconds: float = MAX_PAUSE_SECONDS,
     ) -> None:
         """
         *on_return* is called on each new connection, before any other verb.
@@ -42,28 +58,41 @@ class Store:
         self.using = using
         self._on_return = on_return
         self._on_reopen = on_reopen
+        self._max_pause = max_pause_seconds
         self._is_connected = False
         self._has_parted = False
         self._away_since: float | None = None
-        self._pause = FIRST_PAUSE_SECONDS
+        self._there_since = -STEADY_SECONDS
+        self._said = ""
+        self._pause = 0.0
         self._next_try = 0.0
 
-    def call(self, verb: Callable[[], T]) -> T:
+    def call(self, verb: Callable[[], T], *, may_be_refused: bool = False) -> T:
         """
         Call *verb* and return what it returns.
 
         Raises:
-            DatabaseAway: the connection failed, now or a moment ago. Whether the verb took
-                effect is unknown: verbs may be repeated.
+            DatabaseAway: it failed, now or a moment ago. Whether it took effect is unknown: verbs
+                may be repeated.
+            django.db.Error: only if it *may_be_refused*: the database refused a value in it, and
+                would do so again.
         """
         if time.monotonic() < self._next_try:
-            raise DatabaseAway
+            raise DatabaseAway("The database was tried a moment ago.")
+        has_begun = False
         try:
             self._connect()
-            return verb()
-        except (OperationalError, InterfaceError) as error:
-            self._lose(error)
-            raise DatabaseAway from error
+            has_begun = True
+            result = verb()
+        except Error as error:
+            fault = fault_of(error)
+            if has_begun and may_be_refused and fault is Fault.VALUE:
+                self._hang_up_if_broken()
+                raise
+            is_broken = has_begun and fault is Fault.BROKEN
+            raise self._lose(error, ConnectionBroke if is_broken else DatabaseAway) from error
+        self._welcome()
+        return result
 
     @property
     def is_away(self) -> bool:
@@ -103,29 +132,47 @@ class Store:
             self._on_reopen()
             return
         self._on_return()
-        if self._away_since is not None:
-            gone = time.monotonic() - self._away_since
-            logger.warning("The database is back after %.1f s. database=%s", gone, self.using)
-        self._away_since = None
-        self._pause = FIRST_PAUSE_SECONDS
 
-    def _lose(self, error: Exception) -> None:
-        now = time.monotonic()
+    def _welcome(self) -> None:
+        """A verb was done: the database is there, not just a server that takes connections."""
         if self._away_since is None:
+            return
+        self._there_since = time.monotonic()
+        gone = self._there_since - self._away_since
+        logger.warning("The database is back after %.1f s. database=%s", gone, self.using)
+        self._away_since = None
+        self._said = ""
+
+    def _lose(self, error: Error, kind: type[DatabaseAway]) -> DatabaseAway:
+        now = time.monotonic()
+        sentence = f"The database cannot be used: {' '.join(str(error).split()).rstrip('.')}."
+        if self._away_since is None:
+            if now - self._there_since >= STEADY_SECONDS:
+                self._pause = 0.0
             self._away_since = now
+        if sentence != self._said:  # a broken connection, then a standby: the reason may change
+            self._said = sentence
             logger.warning(
-                "The database cannot be reached: %s. Outcomes are kept and written when it is back."
-                " database=%s",
-                str(error).strip(),
+                "%s Outcomes are kept and written when it is back. database=%s",
+                sentence,
                 self.using,
             )
+        self._pause = min(max(self._pause * 2, FIRST_PAUSE_SECONDS), self._max_pause)
+        self._next_try = now + self._pause
+        self._hang_up()
+        return kind(sentence)
+
+    def _hang_up_if_broken(self) -> None:
+        """MariaDB hangs up after a packet that is too large; the next verb shall not suffer for it."""
+        if not connections[self.using].is_usable():
+            self._hang_up()
+
+    def _hang_up(self) -> None:
         self._is_connected = False
         self._has_parted = False
-        self._next_try = now + self._pause
-        self._pause = min(self._pause * 2, MAX_PAUSE_SECONDS)
         try:
             connections[self.using].close()
-        except (OperationalError, InterfaceError):
+        except Error:
             connections[self.using].connection = None  # it was broken already
 
 

@@ -32,7 +32,7 @@ from dayfly.worker.meanwhile import leave_alone, look_after_children
 from dayfly.worker.options import WorkerOptions
 from dayfly.worker.outbox import Outbox
 from dayfly.worker.stop import StopRequests
-from dayfly.worker.store import DatabaseAway, Store
+from dayfly.worker.store import MAX_PAUSE_SECONDS, DatabaseAway, Store
 from dayfly.worker.surroundings import Surroundings
 from dayfly.worker.wakeup import for_database
 
@@ -64,7 +64,10 @@ class Worker:
             options.using, interval=options.interval, notify=options.settings.notify
         )
         self._store = Store(
-            options.using, on_return=self._on_connection, on_reopen=self._wakeup.connect
+            options.using,
+            on_return=self._on_connection,
+            on_reopen=self._wakeup.connect,
+            max_pause_seconds=min(MAX_PAUSE_SECONDS, options.lease_seconds / 4),
         )
         self._claimed = 0
         self._collected_at = 0
@@ -150,8 +153,10 @@ class Worker:
             return
         began = time.monotonic()
         try:
-            self._write_outcomes()
+            # The lease first: what cannot be written must not cost the worker its jobs.
             self._keep_lease()
+            self._write_outcomes()
+            self._store.call(self._look_after_others)
             submitted = not self._heed_stop() and self._claim()
         except DatabaseAway:
             submitted = False
@@ -196,12 +201,9 @@ class Worker:
             is_alive = self._store.call(partial(self._duties.beat, self._row.id, self._executor))
             if not is_alive:
                 self._start_over()
-        self._store.call(
-            partial(
-                self._duties.rescue_and_promote,
-                on_promoted=partial(self._wakeup.found, anything=True),
-            )
-        )
+
+    def _look_after_others(self) -> None:
+        self._duties.rescue_and_promote(on_promoted=partial(self._wakeup.found, anything=True))
 
     def _claim(self) -> bool:
         """Claim what there is room for; tell whether anything was submitted."""
@@ -314,7 +316,8 @@ class Worker:
             count,
             self.options.name,
         )
-        self._register()
+        # If this fails the next heartbeat finds no worker, and this is done again.
+        self._store.call(self._register)
 
     def _heed_stop(self) -> bool:
         """When asked to stop: claim no more, give back what waits, hurry when told to. True: stopping."""
