@@ -258,3 +258,14 @@ def test_file_is_whole_afterwards() -> None:
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA integrity_check")
         assert cursor.fetchall() == [("ok",)]
+
+
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="a file has no name on a server")
+def test_file_that_is_named_by_a_uri_is_found() -> None:
+    result = tasks.uses_the_database.enqueue()
+
+    run_worker(
+        "--batch", DAYFLY_TEST_DATABASE_NAME=f"file:{connection.settings_dict['NAME']}?mode=rwc"
+    )
+
+    assert outcomes_of(result) == ["returned"]

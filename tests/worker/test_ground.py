@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from django.core.cache import caches
@@ -62,6 +63,27 @@ def test_sqlite_gets_an_absolute_name_a_log_and_patience(
     assert wrapper.settings_dict["NAME"] == str(here / "file.sqlite3")
     assert found == ["wal", 30_000]
     assert again == 30_000
+
+
+@pytest.mark.parametrize(
+    "name", ["file:my%20file.sqlite3?mode=rwc", "file:{here}/my%20file.sqlite3", "my file.sqlite3"]
+)
+def test_sqlite_is_found_by_a_uri_too(
+    here: Path, monkeypatch: pytest.MonkeyPatch, django_db_blocker: object, name: str
+) -> None:
+    workdir = here / "a directory"
+    workdir.mkdir()
+    monkeypatch.chdir(workdir)
+    wrapper = another_sqlite(monkeypatch, name.format(here=quote(str(workdir))))
+
+    with django_db_blocker.unblock():  # type: ignore[attr-defined]
+        ground.prepare_sqlite("another")
+        wrapper.close()
+        monkeypatch.chdir("/")
+        assert pragma(wrapper, "journal_mode") == "wal"
+        wrapper.close()
+
+    assert [each.name for each in workdir.iterdir()] == ["my file.sqlite3"]
 
 
 def another_sqlite(monkeypatch: pytest.MonkeyPatch, name: str) -> object:

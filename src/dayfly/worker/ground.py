@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from django.core.cache import caches
 from django.db import connections
@@ -101,7 +102,7 @@ def prepare_sqlite(using: str, *, may_be_in_memory: bool = False) -> None:
         name = wrapper.settings_dict["NAME"]
         if wrapper.vendor == "sqlite" and name and not _is_in_memory(name):
             # The worker leaves the working directory; a relative path would not mean the same.
-            wrapper.settings_dict["NAME"] = str(Path(name).absolute())
+            wrapper.settings_dict["NAME"] = _absolute(str(name))
     wrapper = connections[using]
     if wrapper.vendor != "sqlite":
         return
@@ -205,6 +206,16 @@ class WorkingDirectory:
 def preload() -> None:
     """Import what every child needs: once here is cheaper than once in each."""
     importlib.import_module("dayfly.worker.perform")
+
+
+def _absolute(name: str) -> str:
+    """Make the name of a file absolute. Django has SQLite take it for a URI if it looks like one."""
+    if not name.startswith("file:"):
+        return str(Path(name).absolute())
+    path = name.removeprefix("file:")
+    if path.startswith(("/", "?", "#")) or not path:
+        return name
+    return f"file:{quote(str(Path.cwd()))}/{path}"
 
 
 def _is_in_memory(name: str) -> bool:
