@@ -323,6 +323,16 @@ class TestResult:
         assert (result.worker_ids, result.attempts) == (["me"], 1)
         assert result.started_at is not None
 
+    def test_of_a_queue_that_left_the_settings_can_be_read(self, db, settings):
+        result = tasks.add.using(queue_name="old").enqueue(1)
+        settings.TASKS = {"default": {"BACKEND": OURS, "QUEUES": ["default"]}}
+
+        again = task_backends["default"].get_result(result.id)
+
+        assert (again.task.queue_name, again.task.func) == ("old", tasks.add.func)
+        with pytest.raises(InvalidTask, match="old"):
+            again.task.using(priority=1)
+
     def test_has_the_task_as_it_was_enqueued(self, db):
         result = tasks.send.using(priority=-3, queue_name="slow").enqueue("x")
 

@@ -14,6 +14,7 @@ import importlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -172,7 +173,8 @@ class DatabaseBackend(BaseTaskBackend):
     def result_of(self, job: Job, runs: Iterable[Run]) -> TaskResult[..., Any]:
         """Build the result of a job from its row and those of its runs, in order."""
         runs = list(runs)
-        task = self.load_task(job.task_path).using(
+        task = as_enqueued(
+            self.load_task(job.task_path),
             priority=job.priority,
             queue_name=job.queue_name,
             run_after=job.run_after,
@@ -280,6 +282,20 @@ class DatabaseBackend(BaseTaskBackend):
             return
         self._notified_at[queue_name] = moment
         queue.notify(queue_name, using=using)
+
+
+def as_enqueued(task: Task[..., Any], **attributes: Any) -> Task[..., Any]:
+    """
+    Give *task* with the attributes that a row has for it.
+
+    Not by `using`, which holds them against today's settings: a job of a queue that left
+    QUEUES is to be run, and its result to be read.
+    """
+    enqueued = object.__new__(type(task))
+    for field in fields(task):
+        value = attributes.get(field.name, getattr(task, field.name))
+        object.__setattr__(enqueued, field.name, value)  # a frozen dataclass
+    return enqueued
 
 
 def _arguments_to_json(

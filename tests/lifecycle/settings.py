@@ -14,6 +14,7 @@ DATABASES["default"]["NAME"] = os.environ["DAYFLY_TEST_DATABASE_NAME"]
 if "DAYFLY_TEST_POOL" in os.environ:
     DATABASES["default"]["OPTIONS"]["pool"] = True
     DATABASES["default"]["CONN_MAX_AGE"] = 0
+TASKS["default"]["QUEUES"] = json.loads(os.environ.get("DAYFLY_TEST_QUEUES", "[]"))
 TASKS["default"]["OPTIONS"] = json.loads(os.environ.get("DAYFLY_TEST_OPTIONS", "{}"))
 
 # A worker that hangs in a test is asked where.

@@ -10,7 +10,9 @@ import pytest
 
 from dayfly.models import Run
 from tests.helpers import eventually
+from tests.lifecycle import tasks
 from tests.lifecycle.projects import add, make_release, perform, project_worker
+from tests.workers import run_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -148,3 +150,12 @@ def test_reload_is_not_for_modules_that_only_tasks_import(tmp_path: Path) -> Non
         (site / "release.py").write_text('NAME = "edited"\n')
         assert perform("tells_release")[0] == "edited"
         assert worker.log().count("Starting worker") == 1
+
+
+def test_jobs_of_a_queue_that_left_the_settings_are_run() -> None:
+    result = tasks.tells_context.using(queue_name="old").enqueue("word")
+
+    run_worker("--batch", DAYFLY_TEST_QUEUES='["default"]')
+
+    result.refresh()
+    assert result.return_value == [1, result.id, "old", "RUNNING", "word"]

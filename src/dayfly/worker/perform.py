@@ -17,6 +17,7 @@ from django.dispatch import Signal
 from django.urls import set_urlconf
 from django.utils import timezone, translation
 
+from dayfly.backend import as_enqueued
 from dayfly.compat import (
     TaskContext,
     TaskError,
@@ -119,8 +120,8 @@ def running_result(order: Order, arguments: dict[str, Any], task: Any, backend: 
         return backend.get_result(order.job_id)
     mine = (order.priority, order.queue_name, order.backend_name)
     if mine != (task.priority, task.queue_name, task.backend):
-        task = task.using(
-            priority=order.priority, queue_name=order.queue_name, backend=order.backend_name
+        task = as_enqueued(
+            task, priority=order.priority, queue_name=order.queue_name, backend=order.backend_name
         )
     return TaskResult(
         task=task,
