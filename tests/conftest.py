@@ -9,9 +9,13 @@ from django.db import connections
 from dayfly import queue
 from dayfly.models import Worker
 
-# A shell that starts something in the background has it ignore Ctrl-C, and Python leaves it at that.
+# A shell that starts something in the background has it ignore Ctrl-C, and nohup a hang-up. Python
+# leaves it at that, and so would the workers that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for each in (signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(each) is signal.SIG_IGN:
+        signal.signal(each, lambda number, frame: None)
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,23 @@ def test_signal_counts_as_a_request(stop: StopRequests, number: int) -> None:
     assert stop.first_at == first is not None
 
 
+@pytest.mark.parametrize(
+    ("number", "count"),
+    [(signal.SIGHUP, 0), (signal.SIGINT, 0), (signal.SIGQUIT, 0), (signal.SIGTERM, 1)],
+)
+def test_signal_of_a_terminal_that_was_ignored_stays_ignored(number: int, count: int) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    requests = StopRequests()
+    try:
+        requests.listen()
+        os.kill(os.getpid(), number)
+        assert requests.count == count
+        requests.close()
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 def test_signal_wakes_whoever_waits(stop: StopRequests) -> None:
     assert not is_readable(stop.fileno())
     os.kill(os.getpid(), signal.SIGTERM)

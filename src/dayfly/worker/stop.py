@@ -15,6 +15,9 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+#: What comes from a terminal. Where it is ignored it is left so: by `nohup`, for a worker that is to
+#: outlive its terminal, and by a shell, for what a script starts in the background.
+OF_TERMINALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 class StopRequests:
@@ -35,6 +38,8 @@ class StopRequests:
         """Install the signal handlers. Only from the main thread, as Python demands."""
         self._previous_wakeup_fd = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in SIGNALS:
+            if number in OF_TERMINALS and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def request(self) -> None:
