@@ -43,11 +43,25 @@ def test_first_signal_lets_the_running_task_finish(tmp_path: Path, number: int) 
     assert Worker.objects.get().stopped_at is not None
 
 
+def test_worker_with_more_queues_than_its_row_can_name_works() -> None:
+    names = [f"queue-{number}" for number in range(100)]
+    result = tasks.returns.using(queue_name=names[-1]).enqueue()
+
+    run_worker("--batch", f"--queues={','.join(names)}")
+
+    assert outcomes_of(result) == ["returned"]
+    (row,) = Worker.objects.all()
+    assert len(row.queues) == 500
+    assert row.queues.startswith("queue-0,queue-1,")
+    assert row.queues.endswith("...")
+
+
 def test_idle_worker_ends_at_once() -> None:
     with running_worker("--interval=30") as worker:
         assert worker.stops(within=5) == 0
 
     assert Worker.objects.get().stopped_at is not None
+    assert "Stopped after 0 tasks." in worker.log().splitlines()[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

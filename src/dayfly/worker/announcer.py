@@ -57,6 +57,11 @@ def starting(options: WorkerOptions) -> None:
         )
 
 
+def stopped(options: WorkerOptions, count: int) -> None:
+    """Say that a worker has come to its end, and was not ended."""
+    logger.info("Stopped after %d tasks. worker_id=%s", count, options.name)
+
+
 def finished(claim: Claim, report: RunReport, *, show_output: bool = False) -> None:
     """Say how a task ended, and what it held; with *show_output* also what it wrote."""
     if show_output:

@@ -105,7 +105,7 @@ def new_row(options: WorkerOptions) -> models.Worker:
     return models.Worker(
         name=options.name,
         backend_name=options.backend_name,
-        queues="*" if options.queues is None else ",".join(options.queues),
+        queues=_to_show(options.queues),
         host=socket.gethostname(),
         pid=os.getpid(),
         settings_module=os.environ.get("DJANGO_SETTINGS_MODULE", ""),
@@ -114,6 +114,13 @@ def new_row(options: WorkerOptions) -> models.Worker:
         heartbeat_at=now,
         lease_expires_at=now,
     )
+
+
+def _to_show(queues: tuple[str, ...] | None) -> str:
+    """Name the queues, for people: what has no place in the column is left out."""
+    text = "*" if queues is None else ",".join(queues)
+    most = models.Worker._meta.get_field("queues").max_length or len(text)
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def measure(executor: Executor) -> dict[str, int | None]:

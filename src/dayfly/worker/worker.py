@@ -10,7 +10,6 @@ that are not written yet.
 
 from __future__ import annotations
 
-import gc
 import select
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from dayfly.worker.announcer import logger
 from dayfly.worker.clock import DatabaseClock
 from dayfly.worker.dispatch import Dispatcher
 from dayfly.worker.duties import Duties, new_row
+from dayfly.worker.garbage import Garbage
 from dayfly.worker.ledger import Ledger
 from dayfly.worker.meanwhile import leave_alone, look_after_children
 from dayfly.worker.options import WorkerOptions
@@ -35,11 +35,6 @@ from dayfly.worker.stop import StopRequests
 from dayfly.worker.store import MAX_PAUSE_SECONDS, DatabaseAway, Store
 from dayfly.worker.surroundings import Surroundings
 from dayfly.worker.wakeup import for_database
-
-#: After so many runs the parent collects its garbage. CPython keeps up to 2,000 freed tuples of
-#: each length for later use, and only a full collection lets go of them; left to itself, a heap
-#: that is frozen sees one so rarely that the parent would grow by 1 MB before it stands still.
-COLLECT_EVERY_RUNS = 100
 
 
 class Worker:
@@ -70,7 +65,7 @@ class Worker:
             max_pause_seconds=min(MAX_PAUSE_SECONDS, options.lease_seconds / 4),
         )
         self._claimed = 0
-        self._collected_at = 0
+        self._garbage = Garbage()
         self._is_drained = False
         self._must_adopt = False
         self._interrupt: KeyboardInterrupt | None = None
@@ -189,9 +184,7 @@ class Worker:
 
     def _write_outcomes(self) -> None:
         self._outbox.write(self._row.id)
-        if self._outbox.finished - self._collected_at >= COLLECT_EVERY_RUNS:
-            gc.collect()  # of what was made since the start: the rest is frozen, and not looked at
-            self._collected_at = self._outbox.finished
+        self._garbage.collect_after(self._outbox.finished)
         if self.options.batch and not self._ledger.open_claims:
             self._wakeup.hurry(time.monotonic())  # the last look may have been long ago
 
@@ -391,6 +384,7 @@ class Worker:
                 len(self._ledger.unwritten),
                 self.options.name,
             )
+        announcer.stopped(self.options, self._outbox.finished)
 
     def _look_around(self, surroundings: Surroundings) -> None:
         changed = surroundings.follow(self._executor)
