@@ -102,7 +102,9 @@ def test_exception_that_lets_nobody_set_an_attribute_is_told_as_any_other(make: 
     assert "in raises_sealed" in report.failure.traceback
 
 
-def test_deaths_have_exit_code_signal_and_usage(make_process: Make) -> None:
+def test_deaths_have_exit_code_signal_and_usage(
+    make_process: Make, request: pytest.FixtureRequest
+) -> None:
     executor = make_process(concurrency=2)
     executor.submit(Call.of(calls.os_exits, 7))
     executor.submit(Call.of(calls.kills_itself))
@@ -114,7 +116,8 @@ def test_deaths_have_exit_code_signal_and_usage(make_process: Make) -> None:
     for report in reports.values():
         assert report.usage is not None
         assert report.usage.minor_faults > 0
-        assert report.peak_rss_bytes is not None
+        if "[spawn]" not in request.node.name:  # of that see test_loading.py
+            assert report.peak_rss_bytes is not None
 
 
 def test_time_limit_ends_a_call(make_process: Make) -> None:

@@ -79,23 +79,35 @@ def live(
 
 
 def live_tidied(
-    channel: socket.socket, terms: Terms, *, workdir_known: tuple[int, int] | None
+    channel: socket.socket,
+    terms: Terms,
+    *,
+    workdir_known: tuple[int, int] | None,
+    was_executed: bool = False,
 ) -> NoReturn:
     """Live the life of a child that was born with nothing that a child must not have."""
-    _begin(channel, terms, workdir_known)
+    _begin(channel, terms, workdir_known, was_executed=was_executed)
 
 
-def _begin(channel: socket.socket, terms: Terms, workdir_known: tuple[int, int] | None) -> NoReturn:
+def _begin(
+    channel: socket.socket,
+    terms: Terms,
+    workdir_known: tuple[int, int] | None,
+    *,
+    was_executed: bool = False,
+) -> NoReturn:
     tidy.reseed_numpy()
     tidy.volunteer_for_oom_killer(terms.oom_score_adj)
     _show(f"{terms.title} (standby)")
-    life = Life(channel, terms, workdir_known)
+    life = Life(channel, terms, workdir_known, was_executed=was_executed)
     life.confinement.listen()
     tidy.unblock_signals()
     gc.enable()
     for hook in terms.before_calls:
         hook()
     channel.setblocking(True)
+    if was_executed:
+        channel.sendall(wire.encode(wire.READY))
     life.serve()
 
 
@@ -103,9 +115,15 @@ class Life:
     """One child's state: its socket, and who it is."""
 
     def __init__(
-        self, channel: socket.socket, terms: Terms, workdir_known: tuple[int, int] | None
+        self,
+        channel: socket.socket,
+        terms: Terms,
+        workdir_known: tuple[int, int] | None,
+        *,
+        was_executed: bool = False,
     ) -> None:
         self.channel = channel
+        self.read_peak = memory.peak_since_exec_bytes if was_executed else memory.peak_bytes
         self.terms = terms
         self.workdir_known = workdir_known
         self.confinement = confine.Confinement()
@@ -143,7 +161,9 @@ class Life:
         memory.reset_peak()
         _show(f"{self.terms.title} {order['title']} {order['id']}")
         confined = partial(self.confinement.hold, order)
-        head, value = run(order, frame.body, self.terms, self.workdir_known, confined)
+        head, value = run(
+            order, frame.body, self.terms, self.workdir_known, confined, self.read_peak
+        )
         if os.getpid() != self.pid:
             # The call forked, and this is the copy, come back from it: it has no call.
             farewell.leave(())
@@ -198,6 +218,7 @@ def run(
     terms: Terms,
     workdir_known: tuple[int, int] | None,
     confined: Callable[[Callable[[], bytes]], bytes],
+    read_peak: Callable[[resource.struct_rusage], int],
 ) -> tuple[dict[str, Any], bytes]:
     """
     Run one call; return the head of its report and its value. Never raises.
@@ -230,7 +251,7 @@ def run(
         "finished_ns": finished_ns,
         "memory_start": _figures(memory_start),
         "memory_end": _figures(memory_end),
-        "peak_rss_bytes": _peak(usage, memory_start, memory_end),
+        "peak_rss_bytes": _highest(read_peak(usage), memory_start, memory_end),
         "usage": [
             usage.ru_utime - usage_start.ru_utime,
             usage.ru_stime - usage_start.ru_stime,
@@ -328,9 +349,9 @@ def _show(title: str) -> None:
     setthreadtitle("dayfly-child")
 
 
-def _peak(usage: resource.struct_rusage, *readings: MemoryReading | None) -> int:
+def _highest(peak_bytes: int, *readings: MemoryReading | None) -> int:
     """The kernel's high-water mark lags behind by some pages per CPU; what was read was held, too."""
-    return max(memory.peak_bytes(usage), *(each.rss_bytes for each in readings if each))
+    return max(peak_bytes, *(each.rss_bytes for each in readings if each))
 
 
 def _figures(reading: MemoryReading | None) -> list[int | None] | None:

@@ -53,6 +53,12 @@ class Child:
     parent_before_fork: MemoryReading | None
     state: State = State.STANDBY
     calls_served: int = 0
+    #: How long it may load before it is ready for a call; None: it was born ready, or is ready now.
+    load_seconds: float | None = None
+    #: Whether it was executed: until then it was its parent's memory that it held.
+    was_executed: bool = False
+    #: The call that waits for it to be ready.
+    held_call: Call | None = None
     #: When it was forked, on the monotonic clock.
     born: float = field(default_factory=time.monotonic)
     #: What it held (RssAnon) before its first call.
@@ -132,6 +138,8 @@ class Children:
     def add(self, child: Child) -> None:
         """Enter a newborn child."""
         self._by_pid[child.pid] = child
+        if child.load_seconds is not None:
+            child.deadline = child.born + child.load_seconds
 
     def remove(self, child: Child) -> None:
         """Forget a child that was reaped."""
@@ -176,9 +184,10 @@ class Children:
         limits: Limits = NO_LIMITS,
     ) -> None:
         """
-        Note that *child* got *call*. The deadline is written before the call is sent.
+        Note that *child* gets *call*. The deadline is written before the call is sent.
 
-        *limits* are for a call that brings none.
+        To a child that loads still it is sent once that is ready; its limits begin then. *limits* are
+        for a call that brings none.
         """
         limits = call.limits or limits
         child.state = State.BUSY
@@ -191,11 +200,26 @@ class Children:
         child.complaint = None
         child.last_sample = None
         child.growth_bytes = 0
+        child.was_told = False
+        if child.load_seconds is None:
+            self._start_clocks(child, now)
+        else:
+            child.held_call = call
+
+    def ready(self, child: Child, *, now: float, now_ns: int) -> Call | None:
+        """Note that *child* has loaded; return the call that waited for that."""
+        child.load_seconds = child.deadline = None
+        call, child.held_call = child.held_call, None
+        if call is not None:
+            child.dispatched_ns = now_ns
+            self._start_clocks(child, now)
+        return call
+
+    def _start_clocks(self, child: Child, now: float) -> None:
         child.sample_due = now + child.sample_seconds
-        hard, soft = limits.timeout_seconds, limits.soft_timeout_seconds
+        hard, soft = child.limits.timeout_seconds, child.limits.soft_timeout_seconds
         child.deadline = None if hard is None else now + hard
         child.soft_deadline = None if soft is None else now + soft
-        child.was_told = False
 
     def reported(self, child: Child, *, waits: bool, keep: bool, now: float, leave: float) -> None:
         """Note that the report of the current call is in."""

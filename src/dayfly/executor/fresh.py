@@ -105,7 +105,8 @@ def _become_child(order: dict[str, Any]) -> NoReturn:
     tidy.point_at_null(output_fd)
     for why in _load(order, look=None):
         sys.stderr.write(f"{why}\n")
-    child.live_tidied(channel, pickle.loads(order["terms"]), workdir_known=order["workdir"][2])
+    terms: Terms = pickle.loads(order["terms"])
+    child.live_tidied(channel, terms, workdir_known=order["workdir"][2], was_executed=True)
 
 
 def _wait_to_be_killed(control: socket.socket) -> NoReturn:

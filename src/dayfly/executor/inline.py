@@ -227,7 +227,9 @@ class Inline:
         # Those of a call that runs this executor in turn are not ours.
         callbacks_of_others = child.take_callbacks()
         try:
-            head, value = child.run(call.order(), call.payload, self._terms, None, self._noting)
+            head, value = child.run(
+                call.order(), call.payload, self._terms, None, self._noting, memory.peak_bytes
+            )
             if callbacks := child.take_callbacks():
                 self._waiting[call.call_id] = callbacks
         finally:

@@ -37,6 +37,8 @@ class Birth:
     #: What the fork itself took; None where nobody has told.
     fork_seconds: float | None = None
     error: OSError | None = None
+    #: It is an interpreter of its own, which says when it has loaded, and may take so long; else None.
+    load_seconds: float | None = None
     #: It is of a template that was replaced meanwhile, and should run nothing.
     is_outdated: bool = False
 
@@ -161,6 +163,7 @@ class FromScratch(FromParent):
         super().__init__(terms, workdir_known)
         self._order = interpreters.write_order(source, terms, workdir_known)
         self._environment = dict(source.environment)
+        self._load_seconds = source.start_seconds
 
     def spawn(self, channel: socket.socket, output_fd: int, on_birth: OnBirth) -> None:
         """Execute Python; see Launcher."""
@@ -171,7 +174,7 @@ class FromScratch(FromParent):
         except OSError as error:
             on_birth(Birth(error=error))
         else:
-            on_birth(Birth(pid, time.monotonic() - began))
+            on_birth(Birth(pid, time.monotonic() - began, load_seconds=self._load_seconds))
 
 
 def wait_for(pid: int) -> Death:

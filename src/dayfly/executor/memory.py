@@ -145,6 +145,19 @@ def peak_bytes(usage: resource.struct_rusage) -> int:
     return usage.ru_maxrss * (1024 if HAS_PROC else 1)
 
 
+def peak_since_exec_bytes(usage: resource.struct_rusage) -> int:
+    """
+    Return the peak resident set of this process since it was executed, in bytes.
+
+    *usage* has that of before, too, which is its parent's. Source: proc(5), /proc/pid/status, VmHWM.
+    """
+    try:
+        with open("/proc/self/status", "rb", buffering=0) as file:
+            return int(file.read(8192).partition(b"VmHWM:")[2].split(maxsplit=1)[0]) * 1024
+    except (OSError, IndexError):
+        return peak_bytes(usage)
+
+
 def _portable(pid: int | str) -> MemoryReading | None:
     import psutil
 

@@ -16,7 +16,15 @@ from dayfly.executor.call import Call
 from dayfly.executor.child_codes import EXIT_START_FAILED
 from dayfly.executor.children import Child
 from dayfly.executor.kernelkills import KernelKills
-from dayfly.executor.outcome import Cause, Failure, MemoryReading, Outcome, RunReport, Usage
+from dayfly.executor.outcome import (
+    Cause,
+    ChildExit,
+    Failure,
+    MemoryReading,
+    Outcome,
+    RunReport,
+    Usage,
+)
 from dayfly.executor.wire import Frame, Garbage
 
 
@@ -85,6 +93,7 @@ def from_death(
     if child.calls_served > 1:
         rusage = None  # wait4 knows the peak and the sum of all its calls only
     death = deaths.judge(child, status, kills)
+    has_not_begun = death.exit_code == EXIT_START_FAILED or child.held_call is not None
     return RunReport(
         call_id=child.call.call_id,
         outcome=death.outcome,
@@ -97,7 +106,7 @@ def from_death(
         child_pid=child.pid,
         child_index=child.calls_served,
         dispatched_ns=child.dispatched_ns,
-        started_ns=None if death.exit_code == EXIT_START_FAILED else child.dispatched_ns,
+        started_ns=None if has_not_begun else child.dispatched_ns,
         finished_ns=now_ns,
         fork_seconds=child.fork_seconds if child.calls_served == 1 else None,
         parent_rss_before_fork_bytes=_rss(child.parent_before_fork),
@@ -106,6 +115,20 @@ def from_death(
         parent_rss_after_join_bytes=_rss(memory.quick()),
         peak_rss_bytes=_highest(child, rusage) if rusage else None,
         usage=usage_of(rusage) if rusage else None,
+    )
+
+
+def exit_of(child: Child, call_id: str, status: int | None, *, was_recorded: bool) -> ChildExit:
+    """Make what is told of a child that ended after it had reported *call_id*."""
+    exit_code, signal_number = deaths.decode_status(status)
+    return ChildExit(
+        call_id=call_id,
+        child_pid=child.pid,
+        was_recorded=was_recorded,
+        exit_code=exit_code,
+        signal=signal_number,
+        output=bytes(child.output),
+        parent_rss_after_join_bytes=_rss(memory.quick()),
     )
 
 
@@ -166,10 +189,15 @@ def of_unstarted(call: Call, outcome: Outcome) -> RunReport:
     )
 
 
-def _highest(child: Child, rusage: resource.struct_rusage) -> int:
+def _highest(child: Child, rusage: resource.struct_rusage) -> int | None:
+    peak_bytes = memory.peak_bytes(rusage)
+    if child.was_executed:
+        # The mark begins with what this process held when it started the other: below that nobody knows.
+        ours = memory.peak_bytes(resource.getrusage(resource.RUSAGE_SELF))
+        return peak_bytes if peak_bytes > ours else None
     # The kernel's high-water mark lags behind by some pages per CPU.
     sampled = child.last_sample.rss_bytes if child.last_sample else 0
-    return max(memory.peak_bytes(rusage), sampled)
+    return max(peak_bytes, sampled)
 
 
 def usage_of(rusage: resource.struct_rusage) -> Usage:

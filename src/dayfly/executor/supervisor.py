@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from dayfly.executor import deaths, memory, output, reports, wire
+from dayfly.executor import memory, output, reports, wire
 from dayfly.executor.call import Call
 from dayfly.executor.children import Child, Children, State
 from dayfly.executor.launchers import Birth, Death, Host, Launcher, wait_for
@@ -117,6 +117,8 @@ class Supervisor:
             calls_allowed=policy_calls(self._policy),
             fork_seconds=birth.fork_seconds,
             parent_before_fork=parent_before_fork,
+            load_seconds=birth.load_seconds,
+            was_executed=birth.load_seconds is not None,
         )
         ours.setblocking(False)
         os.set_blocking(output_read, False)  # ours alone: the child's writes must wait for room
@@ -138,6 +140,10 @@ class Supervisor:
         """Hand *call* to a child on standby."""
         now, now_ns = time.monotonic(), time.monotonic_ns()
         self.children.dispatch(child, call, now=now, now_ns=now_ns, limits=self._terms.limits)
+        if child.load_seconds is None:
+            self._send_call(child, call)
+
+    def _send_call(self, child: Child, call: Call) -> None:
         self.watch.begin(child)
         soft = child.soft_deadline
         order = call.order(
@@ -277,6 +283,9 @@ class Supervisor:
         """Take what has arrived whole; tell whether it made sense."""
         try:
             while (frame := child.reader.next()) is not None:
+                if frame.kind == wire.READY and child.load_seconds is not None:
+                    self._take_ready(child)
+                    continue
                 if frame.kind != wire.REPORT or child.state is not State.BUSY:
                     raise wire.Garbage("it speaks out of turn")
                 self._take_report(child, frame)
@@ -291,6 +300,11 @@ class Supervisor:
             self.watch.signal(child, signal.SIGKILL)
             return False
         return True
+
+    def _take_ready(self, child: Child) -> None:
+        held = self.children.ready(child, now=time.monotonic(), now_ns=time.monotonic_ns())
+        if held is not None:
+            self._send_call(child, held)
 
     def _take_report(self, child: Child, frame: wire.Frame) -> None:
         self._drain_output(child, at_most=32)
@@ -365,28 +379,14 @@ class Supervisor:
         elif child.call is None and child.state is State.STANDBY:
             self._note_stillbirth()
         elif child.call is not None and child.call.call_id not in child.unrecorded:
-            self._note_exit(child, child.call.call_id, death, was_recorded=True)
+            call_id = child.call.call_id
+            self.exits.append(reports.exit_of(child, call_id, death.status, was_recorded=True))
         for call_id in child.unrecorded | child.unheard:
-            self._note_exit(child, call_id, death, was_recorded=False)
+            self.exits.append(reports.exit_of(child, call_id, death.status, was_recorded=False))
 
     def _note_stillbirth(self) -> None:
         self.stillborn += 1
         self.births_go_well = False
-
-    def _note_exit(self, child: Child, call_id: str, death: Death, *, was_recorded: bool) -> None:
-        exit_code, signal_number = deaths.decode_status(death.status)
-        reading = memory.quick()
-        self.exits.append(
-            ChildExit(
-                call_id=call_id,
-                child_pid=child.pid,
-                was_recorded=was_recorded,
-                exit_code=exit_code,
-                signal=signal_number,
-                output=bytes(child.output),
-                parent_rss_after_join_bytes=reading.rss_bytes if reading else None,
-            )
-        )
 
     def _forget(self, child: Child) -> None:
         for fd in (child.channel.fileno(), child.output_fd, child.pidfd):

@@ -59,7 +59,9 @@ class Watch:
         for child in self._children.soft_due(now):
             self._tell(child)
         for child in self._children.due(now):
-            if child.ending is None and child.state is State.BUSY:
+            if child.load_seconds is not None and child.ending is None:
+                self._lose_patience(child, child.load_seconds)
+            elif child.ending is None and child.state is State.BUSY:
                 self.end(child, Outcome.TIMED_OUT, Cause.HARD_LIMIT)
             else:
                 self.signal(child, signal.SIGKILL)
@@ -116,6 +118,15 @@ class Watch:
         """Leave no cgroup behind."""
         if self._cgroups is not None:
             self._cgroups.close()
+
+    def _lose_patience(self, child: Child, load_seconds: float) -> None:
+        child.ending = Outcome.EXITED
+        child.complaint = (
+            f"Child {child.pid} was ended: it was not ready for its first call within"
+            f" {load_seconds:g} s. What it loads hangs, or takes longer than `start_seconds` allows."
+        )
+        self.signal(child, signal.SIGKILL)
+        child.deadline = None
 
     def _tell(self, child: Child) -> None:
         child.soft_deadline = None

@@ -2,6 +2,7 @@
 Both sides: plain data. Frames on the socket between a parent and one child.
 
     parent                                child
+                                        <- READY    (only from an interpreter of its own, once it has loaded)
       CALL  {id, target, ...} + payload ->
                                         <- REPORT {id, outcome, ...} + value
       RECORDED {ids}                    ->   (only when something in the child waits for it)
@@ -21,6 +22,7 @@ from typing import Any
 CALL = 1
 RECORDED = 2
 REPORT = 3
+READY = 4
 
 _PREFIX = struct.Struct("!4sBII")
 _MAGIC = b"dfly"
