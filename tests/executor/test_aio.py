@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from pathlib import Path
@@ -370,6 +371,26 @@ def test_never_used_executor_costs_nothing() -> None:
 
     asyncio.run(main())
     assert (children_of(), open_fds()) == before
+
+
+def test_executor_that_nobody_closed_ends_its_calls_when_it_is_collected(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+
+    async def main() -> None:
+        executor = AsyncExecutor(1)
+        task = asyncio.create_task(executor.run(calls.ignores_sigterm, str(mark)))
+        await until(mark.exists)
+        assert not task.done()
+
+    def forgets_it() -> None:
+        asyncio.run(main())
+        gc.collect()
+
+    before = footprint()
+    with pytest.warns(ResourceWarning, match="AsyncExecutor was not closed"):
+        forgets_it()
+    assert not alive(int(mark.read_text()))
+    assert footprint() == before
 
 
 def test_failure_of_the_executor_reaches_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:

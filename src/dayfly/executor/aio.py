@@ -11,6 +11,9 @@ call ends its child.
 from __future__ import annotations
 
 import asyncio
+import os
+import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,6 +25,7 @@ from dayfly.executor import results
 from dayfly.executor.call import Call
 from dayfly.executor.call_errors import CallLost, CallStopped, PoolBroken
 from dayfly.executor.errors import CallRaised, ExecutorClosed, message_of
+from dayfly.executor.executor import Executor
 from dayfly.executor.feeder import Feeder, check_count, check_launcher, make_feeder, workers
 from dayfly.executor.limits import Limits
 from dayfly.executor.outcome import RunReport
@@ -68,6 +72,7 @@ class AsyncExecutor:
             terms=replace(terms, limits=self._limits),  # for calls that bring none
         )
         self._feeder: Feeder | None = None
+        self._finalizer: weakref.finalize[[Executor, int], AsyncExecutor] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_turn_asked = False
@@ -173,6 +178,11 @@ class AsyncExecutor:
         if self._feeder is None:
             self._feeder, self._loop = self._make(), loop
             loop.add_reader(self._feeder.executor.fileno(), self._turn)
+            # Of the loop executor alone: who waits for a call would keep this object alive.
+            self._finalizer = weakref.finalize(
+                self, _close_forgotten, self._feeder.executor, os.getpid()
+            )
+            self._finalizer.atexit = False  # the template ends all children then
         elif loop is not self._loop:
             raise ExecutorClosed("This executor belongs to another event loop: make one for each.")
         return self._feeder
@@ -182,6 +192,8 @@ class AsyncExecutor:
         if self._feeder is not feeder:
             return
         assert self._loop is not None
+        assert self._finalizer is not None
+        self._finalizer.detach()
         self._feeder = None
         self._turned.set()
         if self._timer is not None:
@@ -250,6 +262,15 @@ class _Awaited:
     def take_back(self) -> None:
         """Cancel the task's wait."""
         self.future.cancel()
+
+
+def _close_forgotten(executor: Executor, pid: int) -> None:
+    """End the children of a face that was collected before it was closed: its loop is gone."""
+    if os.getpid() != pid:
+        return  # a forked copy of it: the children are not ours
+    executor.close(leave_seconds=0.0)
+    message = "An AsyncExecutor was not closed: use `async with`, or await its aclose()."
+    warnings.warn(message, ResourceWarning, stacklevel=2)
 
 
 def _refuse_waiting(feeder: Feeder, error: CallLost) -> None:
