@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,8 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from dayfly.executor import Call, Executor, Outcome, Source, Terms, load_value, template_link
-from tests import calls
+from dayfly.executor import (
+    AfterCalls,
+    Call,
+    Executor,
+    Limits,
+    Outcome,
+    Source,
+    Terms,
+    load_value,
+    run_call,
+    template_link,
+)
+from dayfly.executor import template as template_side
+from tests import calls, limit_calls
 from tests.helpers import alive, children_of, collect, environment, eventually, state_of
 
 LAUNCHERS = ("copy", "template")
@@ -39,8 +52,13 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return make
 
 
-def zombies() -> set[int]:
-    return {pid for pid in children_of() if state_of(pid) == "Z"}
+def zombies(parent: int | None = None) -> set[int]:
+    return {pid for pid in children_of(parent) if state_of(pid) == "Z"}
+
+
+def template_of(executor: Executor) -> int:
+    (pid,) = set(executor.all_pids) - set(executor.child_pids)
+    return pid
 
 
 def test_child_whose_template_died_before_it_was_named_runs_the_call(make: Make) -> None:
@@ -138,6 +156,65 @@ def test_templates_killed_again_and_again_leave_no_zombie(launcher: str) -> None
 def done_now(executor: Executor) -> bool:
     executor.poll(0.02)
     return not executor.has_work
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_what_calls_leave_behind_is_no_zombie_of_the_host(launcher: str) -> None:
+    """Neither what a call left, nor what was killed with it. A host may not wait for what it does not know."""
+    before = children_of()
+    source = Source(preload=("tests.limit_calls",))
+    with Executor(concurrency=3, standby=0, launcher=launcher, source=source) as executor:
+        for _ in range(3):
+            executor.submit(Call.of(limit_calls.leaves_an_orphan))
+            limits = Limits(timeout_seconds=0.1, grace_seconds=0)
+            executor.submit(Call.of(subprocess.run, ["sleep", "60"], limits=limits))
+        collect(executor, 6)
+        template = template_of(executor)
+
+        eventually(lambda: executor.poll(0.05) == [] and not children_of(template))
+        assert children_of() - before == {template}
+
+    assert children_of() == before
+
+
+def test_long_lived_child_lets_no_zombies_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template hears nothing while its child serves call after call."""
+    monkeypatch.setattr(template_side, "LOOK_SECONDS", 0.05)
+    with Executor(standby=0, launcher="copy", policy=AfterCalls(0)) as executor:
+        for _ in range(3):
+            executor.submit(Call.of(limit_calls.leaves_an_orphan))
+        (child,) = {report.child_pid for report in collect(executor, 3)}
+
+        eventually(lambda: children_of(template_of(executor)) == {child})
+
+
+def test_dead_orphans_are_waited_for_before_the_template_rests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(template_side, "LOOK_SECONDS", 1_000)
+    before = children_of()
+    with Executor(standby=0, launcher="copy") as executor:
+        executor.submit(Call.of(limit_calls.leaves_an_orphan))
+        collect(executor, 1)
+        template = template_of(executor)
+        eventually(lambda: executor.poll(0.05) == [] and executor.is_empty)
+        eventually(lambda: zombies(template) == children_of(template) != set())
+
+        executor._runner.supervisor.launcher.rest()
+        assert not alive(template)
+        assert children_of() == before
+
+
+def test_process_that_outlives_its_template_lives_on(tmp_path: Path) -> None:
+    report = run_call(
+        Call.of(limit_calls.exits_with_a_daemon, str(tmp_path / "mark")), launcher="copy"
+    )
+
+    daemon = load_value(report)
+    assert alive(daemon)
+    os.kill(daemon, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(daemon, 0)  # ours, as the template left before it
 
 
 HOST = """

@@ -13,8 +13,8 @@ class Subreaper:
     """
     Asks the kernel for the children of a template that dies, for as long as somebody has templates.
 
-    Source: prctl(2), PR_SET_CHILD_SUBREAPER. What a task left behind comes here, too, when its
-    child is gone; so it is asked for no longer than it is needed.
+    Source: prctl(2), PR_SET_CHILD_SUBREAPER. What a task left behind passes to its template, and comes
+    here when that is gone, too; so it is asked for no longer than it is needed.
     """
 
     def __init__(self) -> None:

@@ -4,7 +4,8 @@ Child side: the template, from which children are forked.
 Either a copy of the parent, forked once and tidied once, or a fresh interpreter that has
 loaded a project (fresh.py). Then it does what the parent asks on its socket: fork a child
 around two descriptors, wait for one that is dead. It runs no code but this, so its pages
-stay as they were, shared with its children.
+stay as they were, shared with its children. What those leave behind passes to it, and not to the
+parent, who may not wait for children that it does not know; now and then it waits for the dead ones.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
 from setproctitle import setproctitle, setthreadtitle
 
-from dayfly.executor import child, rehearsal, tidy
+from dayfly.executor import child, orphans, rehearsal, tidy
 from dayfly.executor.fork import fork
 from dayfly.executor.terms import Terms
 
+#: How often it looks for dead orphans, while it has any children.
+LOOK_SECONDS = 2.0
+
 Answer = dict[str, Any]
+Newborn = Callable[[socket.socket, int], NoReturn]
 
 
 def live_as_copy(
@@ -69,7 +75,9 @@ def serve(
     setthreadtitle("dayfly-template")
     line = _Line(control)
     tidy.outlive_parent()  # the line tells of its death; and whoever kills the template means only it
+    tidy.adopt_orphans()
     children: set[int] = set()
+    is_alone, look_at = True, 0.0
 
     def newborn(channel: socket.socket, output_fd: int) -> NoReturn:
         line.forget()
@@ -79,17 +87,17 @@ def serve(
         child.live_tidied(channel, terms, workdir_known=workdir_known)
 
     while True:
-        question, fds = line.hear()
-        if not question:
-            _end(children)
-        order = json.loads(question)
-        if order["do"] == "spawn":
-            answer = _spawn(newborn, *fds)
-            children.add(answer.get("pid", 0))
-        else:
-            answer = _reap(order["pid"])
-            children.discard(order["pid"])
-        say(control, answer)
+        heard = line.hear(None if is_alone else LOOK_SECONDS)
+        if heard is not None:
+            question, fds = heard
+            if not question:
+                _end(children)
+            say(control, _answer(json.loads(question), fds, newborn, children))
+            is_alone = False
+        if time.monotonic() >= look_at:
+            orphans.reap(children)
+            is_alone = orphans.is_childless()
+            look_at = time.monotonic() + LOOK_SECONDS
 
 
 class _Line:
@@ -104,9 +112,16 @@ class _Line:
         for fd in (control.fileno(), self._parent):
             self._poll.register(fd, select.POLLIN)
 
-    def hear(self) -> tuple[bytes, list[int]]:
-        """Wait for a question, and the descriptors that come with it. An empty one: there is no parent any more."""
-        if self._parent in dict(self._poll.poll()):
+    def hear(self, seconds: float | None) -> tuple[bytes, list[int]] | None:
+        """
+        Wait for a question, and the descriptors that come with it. None: there was none in time.
+
+        An empty one: there is no parent any more.
+        """
+        events = dict(self._poll.poll(None if seconds is None else seconds * 1000))
+        if not events:
+            return None
+        if self._parent in events:
             return b"", []
         try:
             question, fds, _, _ = socket.recv_fds(self._control, 4096, 2)
@@ -128,7 +143,17 @@ def say(control: socket.socket, answer: Answer) -> None:
         pass
 
 
-def _spawn(newborn: Any, channel_fd: int, output_fd: int) -> Answer:
+def _answer(order: dict[str, Any], fds: list[int], newborn: Newborn, children: set[int]) -> Answer:
+    if order["do"] == "spawn":
+        answer = _spawn(newborn, *fds)
+        children.add(answer.get("pid", 0))
+    else:
+        answer = _reap(order["pid"])
+        children.discard(order["pid"])
+    return answer
+
+
+def _spawn(newborn: Newborn, channel_fd: int, output_fd: int) -> Answer:
     channel = socket.socket(fileno=channel_fd)
     channel.set_inheritable(False)  # what came over a socket is inherited by exec otherwise
     began = time.monotonic()
@@ -163,4 +188,5 @@ def _end(children: set[int]) -> NoReturn:
             os.waitpid(pid, 0)
         except ChildProcessError:
             pass
+    orphans.reap(())  # those that are left are the parent's, when this is gone
     os._exit(0)

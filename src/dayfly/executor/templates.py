@@ -209,7 +209,7 @@ class FromTemplate:
         if template.is_gone:
             self._lost(template)
         elif template.is_done:
-            self._forget(template)
+            self._let_go(template)
 
     def _lost(self, template: Template) -> None:
         """Do without a template that died: it was heard, or not to be spoken to any more."""
@@ -299,9 +299,13 @@ class FromTemplate:
     def _retire(self, template: Template) -> None:
         template.is_retired = True
         if template.is_done:
-            self._forget(template)
+            self._let_go(template)
         else:
             self._retired.append(template)
+
+    def _let_go(self, template: Template) -> None:
+        template.end()
+        self._drop(template)
 
     def _forget(self, template: Template) -> None:
         template.give_up()

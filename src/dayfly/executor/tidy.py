@@ -20,6 +20,7 @@ from collections.abc import Collection
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 # Looked up before the fork: a child should not search libraries.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 _ALL_SIGNALS = tuple(int(number) for number in signal.valid_signals())
@@ -67,6 +68,12 @@ def outlive_parent() -> None:
     """Take back `die_with_parent`."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Be the one to whom the kernel gives what descendants leave behind. Source: prctl(2), PR_SET_CHILD_SUBREAPER."""
+    if _prctl is not None:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def own_group() -> None:
