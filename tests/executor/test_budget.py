@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,22 @@ def test_call_that_does_not_fit_waits_and_is_not_overtaken(tmp_path: Path) -> No
         reports = collect(executor, 2)
 
     assert {report.outcome for report in reports} == {Outcome.RETURNED}
+
+
+def test_pause_after_a_failed_birth_is_not_waited_for_by_a_call_that_does_not_fit(
+    tmp_path: Path,
+) -> None:
+    """Nobody tries a birth for it, so the pause never ends: the loop of the host would spin."""
+    with Executor(concurrency=2, standby=0, memory_budget_bytes=100 * MB) as executor:
+        executor.submit(expecting(70, Call.of(calls.waits)))
+        executor.submit(expecting(50, Call.of(calls.returns)))
+        executor.poll(0)
+        executor._runner.nursery.no_birth_before = time.monotonic()
+        began = time.monotonic()
+
+        assert executor.poll(0.1) == []
+
+        assert time.monotonic() - began > 0.05
 
 
 def test_large_call_runs_alone_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -147,7 +147,7 @@ class Executor:
             timeout = max(timeout, 0.0)  # for epoll and poll, less than zero is for ever
         self.tend()
         if not self._runner.reports and timeout != 0:
-            self._runner.wait(timeout, waiting=self.waiting)
+            self._runner.wait(timeout, waiting=self._startable)
             self._dispatch()
         if not self._record_by_hand:
             # Before they are taken: a callback of an inline call may be interrupted.
@@ -252,7 +252,7 @@ class Executor:
         """
         if self._runner.reports and not leave_reports:
             return 0.0
-        moment = self._runner.next_event(waiting=self.waiting, has_work=self.has_work)
+        moment = self._runner.next_event(waiting=self._startable, has_work=self.has_work)
         if moment is None:
             return None
         return min(max(moment - time.monotonic(), 0.0), LONGEST_WAIT_SECONDS)
@@ -333,6 +333,11 @@ class Executor:
                 )
             self.started += 1
             self._runner.start(call)
+
+    @property
+    def _startable(self) -> int:
+        """How many calls wait for a child, and not for memory. No birth is tried again for the others."""
+        return self.waiting if self._waiting and self._fits(self._waiting[0]) else 0
 
     def _fits(self, call: Call) -> bool:
         if self._budget.total_bytes is None:
