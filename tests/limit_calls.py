@@ -299,6 +299,25 @@ def leaves_its_group_to_another(mark: str) -> None:
     calls.waits(mark)
 
 
+def kills_the_template_of_its_call(mark: str) -> tuple[str, int | None]:
+    """Run a call in turn, kill its template, then the call; return how that ended."""
+    from dayfly.executor import Call, Executor
+
+    with Executor(standby=0, launcher="copy") as executor:
+        executor.submit(Call.of(calls.waits, mark))
+        while not os.path.exists(mark):
+            executor.poll(0.01)
+        (child,) = executor.child_pids
+        (template,) = set(executor.all_pids) - {child}
+        os.kill(template, signal.SIGKILL)
+        while template in executor.all_pids:
+            executor.poll(0.01)
+        os.kill(child, signal.SIGTERM)
+        while not (reports := executor.poll()):
+            pass
+        return reports[0].outcome, reports[0].signal
+
+
 def leaves_an_orphan() -> None:
     """Start a process that starts another and ends: the other is nobody's child here."""
     code = "import os; os.fork() and os._exit(0); os.getppid()"

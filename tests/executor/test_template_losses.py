@@ -158,6 +158,16 @@ def done_now(executor: Executor) -> bool:
     return not executor.has_work
 
 
+def test_call_that_has_templates_of_its_own_gets_their_children(tmp_path: Path) -> None:
+    """Its process is a copy of one that has templates, too."""
+    call = Call.of(limit_calls.kills_the_template_of_its_call, str(tmp_path / "mark"))
+    with Executor(standby=0, launcher="copy") as executor:
+        executor.submit(call)
+        (report,) = collect(executor, 1)
+
+    assert load_value(report) == (Outcome.KILLED, signal.SIGTERM)
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_what_calls_leave_behind_is_no_zombie_of_the_host(launcher: str) -> None:
     """Neither what a call left, nor what was killed with it. A host may not wait for what it does not know."""

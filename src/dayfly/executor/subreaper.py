@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
@@ -20,9 +21,14 @@ class Subreaper:
     def __init__(self) -> None:
         self._holders: set[int] = set()
         self._was_set = 0
+        self._pid = os.getpid()
 
     def hold(self, holder: int) -> None:
         """Begin, for *holder*; safe to call twice."""
+        if self._pid != os.getpid():
+            # In a forked copy: the kernel does not pass it on, and those who held it are not here.
+            self._holders.clear()
+            self._pid = os.getpid()
         if not self._holders:
             before = ctypes.c_int()
             _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
