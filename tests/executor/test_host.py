@@ -335,6 +335,23 @@ def test_hook_that_raises_before_a_fork_leaves_nothing(launcher: str) -> None:
         assert load_value(report) == 1
 
 
+FEW_DESCRIPTORS = """
+    import resource
+    import sys
+
+    from dayfly.executor import Call, run_call
+    from tests import calls
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    print(run_call(Call.of(calls.returns), launcher=sys.argv[1]).outcome)
+"""
+
+
+@pytest.mark.parametrize("launcher", ["fork", "copy", "template", "spawn"])
+def test_few_descriptors_are_enough(launcher: str) -> None:
+    assert run_script(FEW_DESCRIPTORS, launcher) == "returned\n"
+
+
 # Children that die at birth
 
 

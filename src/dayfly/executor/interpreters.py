@@ -15,8 +15,6 @@ from dayfly.executor.errors import CannotStart
 from dayfly.executor.source import FIRST_FD, Source
 from dayfly.executor.terms import Terms
 
-#: Out of the way of the numbers that they get in the new process.
-_HIGH_FD = 200
 _PROGRAM = (
     "import sys; sys.path[:] = {path!r};"
     " from dayfly.executor.fresh import main; main({role!r}, {version!r})"
@@ -33,11 +31,14 @@ def start(role: str, order: bytes, fds: Sequence[int], environment: dict[str, st
     program = _PROGRAM.format(path=sys.path, role=role, version=__version__)
     order_fd = os.memfd_create("dayfly-order", os.MFD_CLOEXEC)
     high: list[int] = []
+    beyond = (
+        FIRST_FD + 1 + len(fds)
+    )  # out of the way of the numbers that they get in the new process
     try:
         os.write(order_fd, order)
         os.lseek(order_fd, 0, os.SEEK_SET)
         for fd in (order_fd, *fds):
-            high.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD))
+            high.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond))
         return os.posix_spawn(
             sys.executable,
             [sys.executable, *_flags(), "-c", program],
@@ -45,7 +46,7 @@ def start(role: str, order: bytes, fds: Sequence[int], environment: dict[str, st
             file_actions=[
                 *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in _missing_streams()),
                 *((os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high, FIRST_FD)),
-                *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable(FIRST_FD + len(high))),
+                *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable(beyond)),
             ],
             setpgroup=0,
             setsigmask=(),
