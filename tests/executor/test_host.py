@@ -83,6 +83,42 @@ def test_host_that_reaps_everything_costs_the_exit_status_and_no_report(
         assert "its exit status was taken by other code in this process" in report.message
 
 
+FORKS_BY_ITSELF = """
+    import os
+    import sys
+
+    from dayfly.executor import Call, Executor, ExecutorClosed
+    from tests import calls
+    from tests.helpers import collect, eventually
+
+    launcher, mark, go = sys.argv[1:]
+    with Executor(standby=0, launcher=launcher) as executor:
+        executor.submit(Call.of(calls.marks_and_waits_for, mark, go))
+        eventually(lambda: executor.poll(0.05) or os.path.exists(mark))
+        copy = os.fork()
+        if copy == 0:
+            for use in (executor.poll, lambda: executor.submit(Call.of(calls.returns))):
+                try:
+                    use()
+                except ExecutorClosed:
+                    continue
+                os._exit(1)
+            sys.exit(7)  # by way of the with block
+        _, status = os.waitpid(copy, 0)
+        open(go, "w").close()
+        (report,) = collect(executor, 1)
+        print(os.waitstatus_to_exitcode(status), report.outcome)
+"""
+
+
+@pytest.mark.parametrize("launcher", ["fork", "copy"])
+def test_copy_of_the_host_leaves_its_calls_alone(launcher: str, tmp_path: Path) -> None:
+    """As multiprocessing makes one. It has the same lines to the children as the host."""
+    arguments = launcher, str(tmp_path / "mark"), str(tmp_path / "go")
+
+    assert run_script(FORKS_BY_ITSELF, *arguments) == "7 returned\n"
+
+
 # Signals of the host
 
 DIES_OF_SIGPIPE = """

@@ -6,6 +6,7 @@ Ready children and their template are the nursery's, system calls the supervisor
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from dayfly.executor import heap, holes, hugepages
 from dayfly.executor.budget import Share
 from dayfly.executor.call import Call
 from dayfly.executor.children import Child, State
+from dayfly.executor.errors import ExecutorClosed
 from dayfly.executor.launchers import Host, Launcher
 from dayfly.executor.nursery import Nursery
 from dayfly.executor.outcome import ChildExit, Outcome, RunReport
@@ -37,6 +39,7 @@ class Crew:
         measures_growth: bool,
     ) -> None:
         self.concurrency = concurrency
+        self._pid = os.getpid()
         self.supervisor = Supervisor(terms, policy, make_launcher)
         self.supervisor.watch.measures_growth = measures_growth
         self.children = self.supervisor.children
@@ -123,6 +126,7 @@ class Crew:
 
     def wait(self, timeout: float | None, *, waiting: int = 0) -> None:
         """Handle what children want; not longer than until a birth may be tried again that somebody waits for."""
+        self._refuse_copy()
         again = self.nursery.no_birth_before
         if waiting and self.free_slots > 0 and again:
             pause = max(again - time.monotonic(), 0.0)
@@ -154,6 +158,7 @@ class Crew:
 
     def wake(self) -> None:
         """End the rest: there is work."""
+        self._refuse_copy()
         self.nursery.wake()
 
     def keep_ready(self, *, waiting: int, has_work: bool) -> None:
@@ -199,7 +204,9 @@ class Crew:
         self.supervisor.launcher.renew()
 
     def close(self, *, leave_seconds: float) -> None:
-        """Let the children leave, kill those that do not, and reap all."""
+        """Let the children leave, kill those that do not, and reap all. A forked copy of the host leaves them alone."""
+        if not self._is_here:
+            return
         self.stop(grace_seconds=leave_seconds)
         deadline = time.monotonic() + leave_seconds
         while True:
@@ -212,3 +219,13 @@ class Crew:
                 break
             self.supervisor.wait(left)
         self.supervisor.close()
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether this is the process that made the executor, and not a forked copy, with the same lines to its children."""
+        return self._pid == os.getpid()
+
+    def _refuse_copy(self) -> None:
+        if not self._is_here:
+            message = f"This executor belongs to process {self._pid}, of which this is a copy: make another one here."
+            raise ExecutorClosed(message)

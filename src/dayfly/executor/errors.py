@@ -25,7 +25,7 @@ class RemoteTraceback(ExecutorError):
 
 
 class ExecutorClosed(ExecutorError, RuntimeError):
-    """A call was submitted to an executor that is closed."""
+    """An executor was used that is closed, or that another process made, of which this is a copy."""
 
 
 class ExecutorBusy(ExecutorError, RuntimeError):

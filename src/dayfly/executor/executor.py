@@ -120,7 +120,7 @@ class Executor:
         Take *call*; it starts when a child is free. Return its id.
 
         Raises:
-            ExecutorClosed: this executor is closed.
+            ExecutorClosed: this executor is closed, or this is a forked copy of the process that made it.
             CallNotSendable: the payload is larger than `terms.max_value_bytes`.
         """
         if self._closed:
