@@ -398,6 +398,20 @@ class TestResult:
         assert task_backends["default"].load_task("tests.tasks.Holder.inner") is tasks.Holder.inner
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_enqueue_with_autocommit_off_is_part_of_the_callers_transaction(end):
+    transaction.set_autocommit(False)
+    try:
+        result = tasks.add.enqueue(1)
+        getattr(transaction, end)()
+    finally:
+        transaction.set_autocommit(True)
+
+    found = [str(job_id) for job_id in Job.objects.values_list("id", flat=True)]
+    assert found == ([result.id] if end == "commit" else [])
+
+
 class TestNotify:
     @pytest.fixture
     def sent(self, monkeypatch):

@@ -6,15 +6,15 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dayfly import queue
 from dayfly.ids import uuid7
 from dayfly.models import Job, JobStatus, Run, Worker
-from dayfly.queue import NewRun, RunExit, Selection, Settlement, claims
-from dayfly.queue.database import clock
+from dayfly.queue import NewRun, RunExit, Selection, Settlement, claims, database
+from dayfly.queue.database import clock, patient
 
 EVERY = Selection(backend_name="default", queues=None)
 #: Past on any clock: leases and due times that are over.
@@ -772,6 +772,26 @@ class TestTogether:
         _, claims = in_threads(write, take)
 
         assert len(claims) == 1
+
+    def test_lost_race_is_not_repeated_in_the_callers_transaction(self, job, monkeypatch):
+        """The server has rolled back what the caller wrote before: a repeat would hide that."""
+        tries = []
+
+        @patient
+        def loses(*, using):
+            tries.append(using)
+            raise OperationalError(1213, "Deadlock found")
+
+        monkeypatch.setattr(database, "is_transient", lambda error: True)
+        transaction.set_autocommit(False)
+        try:
+            with pytest.raises(OperationalError):
+                loses(using="default")
+            transaction.rollback()
+        finally:
+            transaction.set_autocommit(True)
+
+        assert tries == ["default"]
 
     def test_two_rescuers_rescue_once(self, job, worker, in_threads):
         for _ in range(10):

@@ -260,7 +260,11 @@ class DatabaseBackend(BaseTaskBackend):
 
         using = self.database
         job = queue.add(new, using=using)
-        if self.settings.notify and connections[using].vendor == "postgresql":
+        connection = connections[using]
+        # Django tells nobody of a commit that the caller makes by hand: workers find the job when
+        # they look.
+        is_told_of_commit = connection.in_atomic_block or connection.get_autocommit()
+        if self.settings.notify and connection.vendor == "postgresql" and is_told_of_commit:
             # Not a partial: Django before 6.1 logs a failing hook by its __qualname__.
             def wake() -> None:
                 self._wake(new.queue_name, using)

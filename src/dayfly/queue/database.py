@@ -135,6 +135,13 @@ def clock(connection: BaseDatabaseWrapper) -> datetime:
     return moment
 
 
+def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether somebody else is going to commit: in atomic(), or with autocommit switched off."""
+    # The attribute, not get_autocommit(): that one connects. Without a connection it means nothing.
+    is_manual = connection.connection is not None and not connection.autocommit
+    return connection.in_atomic_block or is_manual
+
+
 @contextmanager
 def writing(connection: BaseDatabaseWrapper) -> Iterator[None]:
     """
@@ -164,7 +171,8 @@ def patient(verb: Callable[P, T]) -> Callable[P, T]:
     """
     Repeat a verb that lost a race for locks, or found SQLite locked.
 
-    Not within an atomic block: there the whole block is what must be repeated.
+    Not within the caller's transaction: a deadlock has rolled back all of it, and only
+    the caller can repeat that.
     """
 
     @functools.wraps(verb)
@@ -178,7 +186,7 @@ def patient(verb: Callable[P, T]) -> Callable[P, T]:
             except OperationalError as error:
                 tries += 1
                 locked = is_locked(error) and time.monotonic() < end
-                if connection.in_atomic_block or not (
+                if in_callers_transaction(connection) or not (
                     locked or (is_transient(error) and tries < TRIES)
                 ):
                     raise
