@@ -15,6 +15,7 @@ if "DAYFLY_TEST_POOL" in os.environ:
     DATABASES["default"]["OPTIONS"]["pool"] = True
     DATABASES["default"]["CONN_MAX_AGE"] = 0
 TASKS["default"]["QUEUES"] = json.loads(os.environ.get("DAYFLY_TEST_QUEUES", "[]"))
+DATABASES["default"].update(json.loads(os.environ.get("DAYFLY_TEST_DATABASE_CHANGES", "{}")))
 TASKS["default"]["OPTIONS"] = json.loads(os.environ.get("DAYFLY_TEST_OPTIONS", "{}"))
 
 # A worker that hangs in a test is asked where.

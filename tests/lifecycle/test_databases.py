@@ -15,7 +15,7 @@ from django.db import connection, transaction
 
 from dayfly.compat import TaskResultStatus
 from dayfly.exceptions import ResultRefused
-from dayfly.models import Job, Run
+from dayfly.models import Job, Run, Worker
 from tests.helpers import alive, eventually
 from tests.lifecycle import tasks
 from tests.workers import (
@@ -245,6 +245,52 @@ def is_somebody_kept_waiting() -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
         return bool(cursor.fetchone()[0])
+
+
+def test_worker_records_its_runs_where_the_project_switches_autocommit_off() -> None:
+    results = [tasks.returns.enqueue() for _ in range(3)]
+
+    run_worker("--batch", DAYFLY_TEST_DATABASE_CHANGES='{"AUTOCOMMIT": false}')
+
+    assert [outcomes_of(result) for result in results] == [["returned"]] * 3
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="a trigger of PostgreSQL's")
+def test_worker_that_registers_anew_tries_again_when_the_database_goes_away() -> None:
+    with running_worker("--concurrency=1", options=SHORT_LEASE) as worker:
+        with hanging_up_on_the_next_registration():
+            Worker.objects.update(lost_at="2000-01-01 00:00:00+00:00")
+            worker.says("starts anew")
+            worker.says("The database is back after")
+        finished(tasks.returns.enqueue())
+        assert worker.stops() == 0
+
+    assert worker.log().count("starts anew") == 1
+    assert Worker.objects.count() == 2
+
+
+@contextmanager
+def hanging_up_on_the_next_registration() -> Iterator[None]:
+    """Have the server end a connection that inserts a worker, once."""
+    with connection.cursor() as cursor:
+        # A sequence, as it counts on when the transaction that called it is gone.
+        cursor.execute("CREATE SEQUENCE registrations")
+        cursor.execute(
+            "CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF nextval('registrations') = 1 THEN"
+            " PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN new; END $$"
+        )
+        cursor.execute(
+            "CREATE TRIGGER hang_up BEFORE INSERT ON dayfly_worker"
+            " FOR EACH ROW EXECUTE FUNCTION hang_up()"
+        )
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TRIGGER hang_up ON dayfly_worker")
+            cursor.execute("DROP FUNCTION hang_up")
+            cursor.execute("DROP SEQUENCE registrations")
 
 
 @pytest.mark.skipif("connection.vendor != 'sqlite'", reason="asks SQLite whether its file is whole")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,21 @@ def test_jobs_of_a_killed_worker_are_rescued_after_its_lease(tmp_path: Path) -> 
     assert result.worker_ids == ["one", "two"]
     (error,) = result.errors
     assert error.exception_class_path == "dayfly.exceptions.WorkerLost"
+
+
+def test_worker_rescues_long_before_it_is_as_old_as_a_lease(tmp_path: Path) -> None:
+    """Else no worker of a chain that lives for some tasks each would ever rescue anybody."""
+    mark = tmp_path / "mark"
+    result = tasks.waits_the_first_time.enqueue(str(mark))
+    with running_worker("--worker-id=one") as first:
+        waits_for(mark)
+        lose(first)
+
+    with running_worker("--worker-id=two", options={"LEASE_SECONDS": 12}):
+        finished(result)
+
+    age = runs_of(result)[0].finished_at - Worker.objects.get(name="two").started_at
+    assert timedelta(seconds=3) <= age < timedelta(seconds=11)
 
 
 def test_batch_waits_for_the_jobs_of_a_dead_worker(tmp_path: Path) -> None:

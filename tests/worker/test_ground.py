@@ -32,6 +32,16 @@ def test_open_transaction_is_refused() -> None:
         ground.refuse_open_transactions()
 
 
+@pytest.mark.django_db(transaction=True)
+def test_autocommit_that_the_host_switched_off_is_refused() -> None:
+    transaction.set_autocommit(False)
+    try:
+        with pytest.raises(ground.CannotStart, match=r"set_autocommit\(True\)"):
+            ground.refuse_open_transactions()
+    finally:
+        transaction.set_autocommit(True)
+
+
 @pytest.mark.django_db
 def test_tables_that_are_there_are_found() -> None:
     ground.refuse_missing_tables("default")

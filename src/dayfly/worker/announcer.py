@@ -117,3 +117,31 @@ def one_line(text: str, max_chars: int = 500) -> str:
     """Make text of a task fit for a log line: no line breaks, no control characters, not endless."""
     shown = "".join(char if char.isprintable() else " " for char in text[:max_chars])
     return shown + ("..." if len(text) > max_chars else "")
+
+
+def was_lost(options: WorkerOptions, *, jobs: int) -> None:
+    """Say that others took this worker for dead."""
+    logger.warning(
+        "This worker was silent for longer than its lease of %g s, and others took over its"
+        " %d jobs. It stops their children and starts anew. worker_id=%s",
+        options.lease_seconds,
+        jobs,
+        options.name,
+    )
+
+
+def leaving_unwritten(options: WorkerOptions, *, outcomes: int) -> None:
+    """Say what is lost with a worker that leaves while the database is away."""
+    logger.error(
+        "The database is away: %d outcomes could not be written. Their jobs run again when"
+        " the lease of this worker has ended. worker_id=%s",
+        outcomes,
+        options.name,
+    )
+
+
+def ran_maximum(options: WorkerOptions) -> None:
+    """Say why a worker leaves that was to run so many tasks. In the words of db_worker."""
+    logger.info(
+        "Run maximum tasks (%d) on worker=%s - exiting gracefully.", options.max_tasks, options.name
+    )

@@ -31,18 +31,41 @@ class CannotStart(DayflyError):
     """The worker cannot start; the message says why and what to do."""
 
 
-def refuse_open_transactions() -> None:
+def prepare(using: str, *, is_inline: bool) -> None:
     """
-    Refuse to fork inside atomic(): a child would see a transaction that is not its own.
+    Put this process in order, but for its working directory.
 
     Raises:
-        CannotStart: a connection of this thread is inside atomic().
+        CannotStart: what is wrong, and what to do.
+    """
+    refuse_open_transactions()
+    drop_pools()
+    drop_caches()
+    prepare_sqlite(using, may_be_in_memory=is_inline)
+    preload()
+
+
+def refuse_open_transactions() -> None:
+    """
+    Refuse to fork inside a transaction: a child would see one that is not its own.
+
+    Raises:
+        CannotStart: a connection of this thread is inside atomic(), or the host has switched
+            its autocommit off.
     """
     for wrapper in connections.all(initialized_only=True):
+        is_manual = wrapper.connection is not None and not wrapper.autocommit
         if wrapper.in_atomic_block:
             message = (
                 f"The worker cannot run inside transaction.atomic() (database {wrapper.alias!r}): its "
                 "children would not see what is not committed. In tests, use TransactionTestCase."
+            )
+            raise CannotStart(message)
+        if is_manual and wrapper.settings_dict["AUTOCOMMIT"]:
+            message = (
+                f"The worker cannot run while autocommit is off (database {wrapper.alias!r}): its "
+                "children would not see what is not committed. Commit, and switch it on again with "
+                "transaction.set_autocommit(True)."
             )
             raise CannotStart(message)
 

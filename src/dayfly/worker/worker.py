@@ -26,11 +26,12 @@ from dayfly.worker.announcer import logger
 from dayfly.worker.clock import DatabaseClock
 from dayfly.worker.dispatch import Dispatcher
 from dayfly.worker.duties import Duties, new_row
-from dayfly.worker.garbage import Garbage
 from dayfly.worker.ledger import Ledger
+from dayfly.worker.litter import Litter
 from dayfly.worker.meanwhile import leave_alone, look_after_children
 from dayfly.worker.options import WorkerOptions
 from dayfly.worker.outbox import Outbox
+from dayfly.worker.session import Session
 from dayfly.worker.stop import StopRequests
 from dayfly.worker.store import MAX_PAUSE_SECONDS, DatabaseAway, Store
 from dayfly.worker.surroundings import Surroundings
@@ -54,20 +55,22 @@ class Worker:
         self.wants_reload = False
         self._on_finished = on_finished or (lambda count: None)
         self._ledger = Ledger()
+        self._litter = Litter()
         self._ahead = LookAhead(concurrency=options.concurrency, at_most=options.look_ahead)
         self._wakeup = for_database(
             options.using, interval=options.interval, notify=options.settings.notify
         )
+        self._session = Session(options.using)
         self._store = Store(
             options.using,
             on_return=self._on_connection,
-            on_reopen=self._wakeup.connect,
+            on_reopen=self._on_reopening,
             max_pause_seconds=min(MAX_PAUSE_SECONDS, options.lease_seconds / 4),
         )
         self._claimed = 0
-        self._garbage = Garbage()
         self._is_drained = False
         self._must_adopt = False
+        self._must_register = True
         self._interrupt: KeyboardInterrupt | None = None
         self._is_stopping = False
         self._is_hurrying = False
@@ -89,13 +92,9 @@ class Worker:
             KeyboardInterrupt: Ctrl-C interrupted an inline task, and the host handles signals itself;
                 the job is back in its queue.
         """
-        ground.refuse_open_transactions()
-        ground.drop_pools()
-        ground.drop_caches()
         is_inline = self.options.is_inline
-        ground.prepare_sqlite(self.options.using, may_be_in_memory=is_inline)
+        ground.prepare(self.options.using, is_inline=is_inline)
         ground.refuse_missing_tables(self.options.using)
-        ground.preload()
         surroundings = Surroundings(self.options)
         directory = surroundings.directory
         self._executor = launching.make_executor(
@@ -118,7 +117,7 @@ class Worker:
         else:
             directory.leave()
         try:
-            self._register()
+            self._start()
             if not is_inline:
                 ground.warn_of_threads()
             announcer.starting(self.options)
@@ -131,6 +130,7 @@ class Worker:
         finally:
             self._outbox.tell()
             leave_alone(connections[self.options.using].connection)
+            self._session.end()
             self._executor.close()
             self.stop.close()
             directory.come_back()
@@ -155,6 +155,7 @@ class Worker:
             submitted = not self._heed_stop() and self._claim()
         except DatabaseAway:
             submitted = False
+        self._litter.throw_away(runs=self._outbox.finished)
         self._outbox.note_spoken(time.monotonic() - began)
         if submitted:
             self._hear_children()  # they start, and work while we tell of the last ones
@@ -184,12 +185,13 @@ class Worker:
 
     def _write_outcomes(self) -> None:
         self._outbox.write(self._row.id)
-        self._garbage.collect_after(self._outbox.finished)
         if self.options.batch and not self._ledger.open_claims:
             self._wakeup.hurry(time.monotonic())  # the last look may have been long ago
 
     def _keep_lease(self) -> None:
-        if self._duties.is_beat_due(are_children_coming=self._executor.expects_children):
+        if self._must_register:
+            self._register()
+        elif self._duties.is_beat_due(are_children_coming=self._executor.expects_children):
             self._executor.reap_orphans()
             is_alive = self._store.call(partial(self._duties.beat, self._row.id, self._executor))
             if not is_alive:
@@ -270,27 +272,48 @@ class Worker:
 
     # Starting and stopping --------------------------------------------------
 
+    def _start(self) -> None:
+        """Register, or fail as whoever cannot reach a database does."""
+        try:
+            self._register()
+        except DatabaseAway as error:
+            raise error.__cause__ or error from None
+
     def _register(self) -> None:
-        """Enter this worker's row; its id is what claims are held under."""
+        """
+        Enter this worker's row; its id is what claims are held under.
+
+        Raises:
+            DatabaseAway: the next turn tries again; until then the row before is this worker's.
+        """
         options = self.options
-        self._row = new_row(options)
-        self._clock = DatabaseClock(
-            queue.register(self._row, lease_seconds=options.lease_seconds, using=options.using)
+        row = new_row(options)
+        register = partial(
+            queue.register, row, lease_seconds=options.lease_seconds, using=options.using
         )
+        was_away = self._store.is_away
+        self._clock = DatabaseClock(self._store.call(register))
+        self._row = row
         self._duties = Duties(options, self._clock)
-        setproctitle(f"dayfly: worker {options.name} queues={self._row.queues}")
+        if was_away:
+            self._duties.after_reconnect()
+        setproctitle(f"dayfly: worker {options.name} queues={row.queues}")
         setthreadtitle("dayfly-worker")  # without a space: see executor/child.py
-        self._store.call(lambda: None)
-        self._must_adopt = False
+        self._must_register = self._must_adopt = False  # nothing is held in a new name
+
+    def _on_reopening(self) -> None:
+        self._session.begin()
+        self._wakeup.connect()
 
     def _on_connection(self) -> None:
         """A new connection: listen again, and look for claims whose answer never arrived."""
+        self._on_reopening()
         if not self.options.is_inline:  # what an inline task waits for is its own affair
             look_after_children(connections[self.options.using].connection, self._executor)
-        self._wakeup.connect()
         self._wakeup.found(anything=True)
         self._must_adopt = True
-        self._duties.after_reconnect()
+        if self._store.is_away:  # until now
+            self._duties.after_reconnect()
 
     def _adopt(self) -> None:
         for claim in self._store.call(partial(queue.held, self._row.id, using=self.options.using)):
@@ -302,15 +325,9 @@ class Worker:
         self._executor.withdraw()
         self._executor.stop(grace_seconds=self.options.settings.kill_grace_seconds)
         count = self._ledger.forfeit()
-        logger.warning(
-            "This worker was silent for longer than its lease of %g s, and others took over its"
-            " %d jobs. It stops their children and starts anew. worker_id=%s",
-            self.options.lease_seconds,
-            count,
-            self.options.name,
-        )
-        # If this fails the next heartbeat finds no worker, and this is done again.
-        self._store.call(self._register)
+        announcer.was_lost(self.options, jobs=count)
+        self._must_register = True
+        self._register()
 
     def _heed_stop(self) -> bool:
         """When asked to stop: claim no more, give back what waits, hurry when told to. True: stopping."""
@@ -354,11 +371,7 @@ class Worker:
         if self.stop.count:
             return True
         if self.options.max_tasks is not None and self._claimed >= self.options.max_tasks:
-            logger.info(
-                "Run maximum tasks (%d) on worker=%s - exiting gracefully.",
-                self.options.max_tasks,
-                self.options.name,
-            )
+            announcer.ran_maximum(self.options)
             return True
         if self.options.batch and self._is_drained:
             logger.info(
@@ -378,12 +391,7 @@ class Worker:
             self._outbox.tell()
             self._store.call(partial(queue.retire, self._row.id, using=self.options.using))
         except DatabaseAway:
-            logger.error(
-                "The database is away: %d outcomes could not be written. Their jobs run again when"
-                " the lease of this worker has ended. worker_id=%s",
-                len(self._ledger.unwritten),
-                self.options.name,
-            )
+            announcer.leaving_unwritten(self.options, outcomes=len(self._ledger.unwritten))
         announcer.stopped(self.options, self._outbox.finished)
 
     def _look_around(self, surroundings: Surroundings) -> None:
