@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -10,9 +12,18 @@ import pytest
 from django.db import transaction
 
 from dayfly.models import Run
-from tests.helpers import children_of_worker, eventually, open_fds
+from tests.helpers import ROOT, children_of_worker, eventually, open_fds
 from tests.lifecycle import tasks
-from tests.workers import finished, run_worker, running_worker, runs_of, waits_for
+from tests.workers import (
+    SETTINGS,
+    finished,
+    outcomes_of,
+    run_worker,
+    running_worker,
+    runs_of,
+    waits_for,
+    worker_environment,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -198,3 +209,26 @@ def test_what_a_task_changed_is_gone_with_its_child() -> None:
     for each in result:
         each.refresh()
     assert [each.return_value for each in result] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "closed"),
+    [("fork", "<&- >&-"), ("spawn", "<&- >&-"), ("template", "<&-"), ("template", ">&-")],
+)
+def test_worker_without_standard_streams_runs_tasks(launcher: str, closed: str) -> None:
+    """Daemons are started so. What is opened next gets the numbers of the streams."""
+    results = [tasks.prints.enqueue(str(number)) for number in range(3)]
+    command = [sys.executable, "-m", "django", "runworker", "--batch", f"--launcher={launcher}"]
+
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *command, "--concurrency=1"],
+        cwd=ROOT,
+        env=worker_environment(DJANGO_SETTINGS_MODULE=SETTINGS),
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr.decode()
+    assert [outcomes_of(each) for each in results] == [["returned"]] * 3
+    assert [runs_of(each)[0].output for each in results] == ["0\n", "1\n", "2\n"]
