@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 
 import pytest
@@ -396,6 +396,17 @@ class TestResult:
 
     def test_task_within_a_class_is_found(self):
         assert task_backends["default"].load_task("tests.tasks.Holder.inner") is tasks.Holder.inner
+
+
+@pytest.mark.parametrize(
+    "moment", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)]
+)
+def test_end_of_the_calendar_is_refused(db, moment):
+    """In another time zone there is no such day, and a row with it cannot be read."""
+    with pytest.raises(InvalidTask, match="years 2 to 9998"):
+        tasks.add.using(run_after=moment).enqueue(1)
+
+    assert not Job.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)

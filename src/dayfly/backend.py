@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from datetime import MAXYEAR, MINYEAR
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 #: At most one NOTIFY per queue and process in this time.
 NOTIFY_PAUSE_SECONDS = 0.010
+
+#: In which `run_after` may be: a day before and after them there is in every time zone.
+YEARS = range(MINYEAR + 1, MAXYEAR)
 
 #: What the errors of a result name for a run that ended without an exception.
 ENDINGS = {
@@ -235,6 +239,7 @@ class DatabaseBackend(BaseTaskBackend):
         settings = self.settings  # Raises when an option is wrong, before anything else.
         self.validate_task(task)
         path = task.module_path
+        _check_run_after(task)
         arguments, text = _arguments_to_json(path, args, kwargs)
         size = len(text)  # JSON here is ASCII: characters are bytes.
         if size > settings.max_arguments_bytes:
@@ -300,6 +305,20 @@ def as_enqueued(task: Task[..., Any], **attributes: Any) -> Task[..., Any]:
         value = attributes.get(field.name, getattr(task, field.name))
         object.__setattr__(enqueued, field.name, value)  # a frozen dataclass
     return enqueued
+
+
+def _check_run_after(task: Task[..., Any]) -> None:
+    """
+    Refuse a moment that another time zone cannot express.
+
+    PostgreSQL would insert it, and nobody could read the row then.
+    """
+    if task.run_after is not None and task.run_after.year not in YEARS:
+        message = (
+            f"run_after of {task.module_path} is {task.run_after}, which is not in the years"
+            f" {YEARS[0]} to {YEARS[-1]}. Leave it out for a task that is to run at once."
+        )
+        raise InvalidTask(message)
 
 
 def _arguments_to_json(
