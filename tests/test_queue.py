@@ -15,6 +15,7 @@ from dayfly.ids import uuid7
 from dayfly.models import Job, JobStatus, Run, Worker
 from dayfly.queue import NewRun, RunExit, Selection, Settlement, claims, database
 from dayfly.queue.database import clock, patient
+from dayfly.queue.names import ready_queues
 
 EVERY = Selection(backend_name="default", queues=None)
 #: Past on any clock: leases and due times that are over.
@@ -177,6 +178,30 @@ class TestClaim:
         selection = Selection(backend_name="default", queues=queues, exclude=exclude)
 
         assert [one.queue_name for one in claim(worker(), selection)] == expected
+
+    def test_leaves_out_queues_among_many(self, job, worker):
+        names = [f"queue {number}" for number in range(claims.MOST_NAMED + 3)]
+        for name in names:
+            job(queue_name=name)
+        me = worker()
+
+        every = Selection(backend_name="default", queues=None, exclude=(names[1], "none"))
+        found = {one.queue_name for one in claim(me, every, limit=100)}
+
+        assert found == set(names) - {names[1]}
+
+    def test_names_of_queues_are_found_without_a_look_at_each_job(self, job, vendor):
+        for number in range(300):
+            job(queue_name="abc"[number % 3])
+        job(queue_name="d", backend_name="second")
+        job(queue_name="e", run_after=timezone.now() + timedelta(hours=1))
+
+        with CaptureQueriesContext(connection) as queries:
+            found = ready_queues(connection, "default", exclude=["b"], limit=9)
+
+        assert sorted(found) == ["a", "c"]
+        assert len(queries) == (3 if vendor == "mysql" else 1)
+        assert len(ready_queues(connection, "default", exclude=["b"], limit=1)) == 1
 
     def test_orders_across_queues_by_priority(self, job, worker):
         for number in range(6):

@@ -105,16 +105,18 @@ class Job(models.Model):
     return_value = models.TextField(null=True, blank=True)  # noqa: DJ001 - "" is not JSON
 
     class Meta:
-        # status leads each index, as MySQL and MariaDB have no partial indexes and
-        # keep finished jobs in them too, apart from the few that claims look at.
+        # status stands in each index, as MySQL and MariaDB have no partial indexes and
+        # keep finished jobs in them too, apart from the few that claims look at. It does
+        # not lead where claims look: PostgreSQL drops the condition that a partial index
+        # implies, and has no beginning of the key then to go to.
         indexes = [
             models.Index(
-                fields=["status", "backend_name", "-priority", "due_at", "id"],
+                fields=["backend_name", "status", "-priority", "due_at", "id"],
                 name="dayfly_job_ready",
                 condition=Q(status="READY"),
             ),
             models.Index(
-                fields=["status", "backend_name", "queue_name", "-priority", "due_at", "id"],
+                fields=["backend_name", "queue_name", "status", "-priority", "due_at", "id"],
                 name="dayfly_job_ready_queue",
                 condition=Q(status="READY"),
             ),

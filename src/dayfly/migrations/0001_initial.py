@@ -213,7 +213,7 @@ class Migration(migrations.Migration):
             model_name="job",
             index=models.Index(
                 condition=models.Q(("status", "READY")),
-                fields=["status", "backend_name", "-priority", "due_at", "id"],
+                fields=["backend_name", "status", "-priority", "due_at", "id"],
                 name="dayfly_job_ready",
             ),
         ),
@@ -221,7 +221,7 @@ class Migration(migrations.Migration):
             model_name="job",
             index=models.Index(
                 condition=models.Q(("status", "READY")),
-                fields=["status", "backend_name", "queue_name", "-priority", "due_at", "id"],
+                fields=["backend_name", "queue_name", "status", "-priority", "due_at", "id"],
                 name="dayfly_job_ready_queue",
             ),
         ),

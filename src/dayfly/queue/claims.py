@@ -9,6 +9,7 @@ was suspended and wakes up cannot claim before a heartbeat has told it that it l
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +28,7 @@ from dayfly.queue.database import (
     to_uuid,
     writing,
 )
+from dayfly.queue.names import ready_queues
 from dayfly.queue.rows import Claim, Selection
 
 JOB = Job._meta.db_table
@@ -51,6 +53,8 @@ COLUMNS = (
 )
 #: How many rows of one queue other workers may hold locked before we see too few.
 SLACK = 64
+#: How many queues are named in place of those that are excluded: each costs a look of its own.
+MOST_NAMED = 20
 
 
 @patient
@@ -63,6 +67,7 @@ def claim(worker_id: UUID, selection: Selection, *, limit: int, using: str) -> l
     connection = connections[using]
     if limit < 1:
         return []
+    selection = _by_name(connection, selection)
     if selection.queues is not None and not _wanted(selection):
         return []
     worker = from_uuid(connection, worker_id)
@@ -185,6 +190,22 @@ def _pick(
         f" ORDER BY priority DESC, due_at, id LIMIT {limit}"
     )
     return sql, [*params, worker]
+
+
+def _by_name(connection: BaseDatabaseWrapper, selection: Selection) -> Selection:
+    """
+    Name the queues that are left when others are excluded, unless they are many.
+
+    With NOT IN (...) alone a database walks past all that is ready in the excluded ones.
+    """
+    if selection.queues is not None or not selection.exclude:
+        return selection
+    names = ready_queues(
+        connection, selection.backend_name, exclude=selection.exclude, limit=MOST_NAMED + 1
+    )
+    if len(names) > MOST_NAMED:
+        return selection
+    return replace(selection, queues=tuple(names))
 
 
 def _wanted(selection: Selection) -> list[str]:
