@@ -108,11 +108,13 @@ def test_executor_knows_neither_django_nor_the_rest_of_dayfly() -> None:
     assert found_in(inside("executor/"), foreign) == {}
 
 
-def test_models_import_outcomes_and_ids_only() -> None:
+def test_models_import_outcomes_fields_and_ids_only() -> None:
     (models,) = inside("models.py")
 
     assert models.imports_below("dayfly") == {
         "dayfly.executor.outcome.Outcome",
+        "dayfly.fields.MomentField",
+        "dayfly.fields.NameField",
         "dayfly.ids.uuid7",
     }
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import re
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
 from django.db import OperationalError, connection, connections, transaction
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -178,6 +179,14 @@ class TestClaim:
         selection = Selection(backend_name="default", queues=queues, exclude=exclude)
 
         assert [one.queue_name for one in claim(worker(), selection)] == expected
+
+    def test_queues_whose_names_differ_in_case_are_two(self, job, worker):
+        for name in ("mail", "Mail", "m\N{LATIN SMALL LETTER A WITH ACUTE}il"):
+            job(queue_name=name)
+
+        selection = Selection(backend_name="default", queues=("mail",))
+
+        assert [one.queue_name for one in claim(worker(), selection)] == ["mail"]
 
     def test_leaves_out_queues_among_many(self, job, worker):
         names = [f"queue {number}" for number in range(claims.MOST_NAMED + 3)]
@@ -913,3 +922,43 @@ class TestWithoutTimeZones:
         assert one.claimed_at == Job.objects.get(id=one.job_id).claimed_at
         assert later.status == "SCHEDULED"
         assert 3500 < queue.next_due_seconds(using="default") <= 3601
+
+    def move_clocks(self, settings, zone):
+        settings.TIME_ZONE = zone
+        self.reset()
+
+    def test_clocks_that_go_forward_end_no_lease(self, settings, job, worker):
+        self.move_clocks(settings, "Etc/GMT-1")
+        job()
+        me = worker()
+        claim(me)
+
+        self.move_clocks(settings, "Etc/GMT-2")
+
+        assert rescue() == []
+        assert queue.heartbeat(me.id, {}, lease_seconds=60, using="default") is not None
+
+    def test_clocks_that_go_back_prolong_no_lease(self, settings, job, worker):
+        self.move_clocks(settings, "Etc/GMT-2")
+        job()
+        me = worker()
+        claim(me)
+        a_minute_ago = timezone.now() - timedelta(minutes=1)
+        Worker.objects.filter(id=me.id).update(lease_expires_at=a_minute_ago)
+
+        self.move_clocks(settings, "Etc/GMT-1")
+
+        assert len(rescue()) == 1
+
+    def test_hour_that_comes_twice_is_two_hours(self, settings, worker):
+        self.move_clocks(settings, "Europe/Berlin")
+        me = worker()
+        first = datetime(2027, 10, 31, 2, 30, fold=0)  # noqa: DTZ001 - naive, as USE_TZ is off
+        second = first.replace(fold=1)
+
+        for moment in (first, second):
+            Worker.objects.filter(id=me.id).update(started_at=moment, heartbeat_at=second)
+            kept = Worker.objects.get()
+            assert (kept.started_at, kept.started_at.fold) == (moment, moment.fold)
+            is_earlier = Worker.objects.filter(started_at__lt=F("heartbeat_at")).exists()
+            assert is_earlier == (moment is first)

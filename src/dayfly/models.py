@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Q
 
 from dayfly.executor.outcome import Outcome
+from dayfly.fields import MomentField, NameField
 from dayfly.ids import uuid7
 
 OUTCOME_CHOICES = [(outcome.value, outcome.value.replace("_", " ")) for outcome in Outcome]
@@ -34,18 +35,18 @@ class Worker(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField("worker id", max_length=64)
-    backend_name = models.CharField(max_length=64)
+    backend_name = NameField(max_length=64)
     queues = models.CharField(max_length=500, blank=True)
     host = models.CharField(max_length=255)
     pid = models.PositiveIntegerField()
     settings_module = models.CharField(max_length=255, blank=True)
     concurrency = models.PositiveIntegerField()
-    started_at = models.DateTimeField()
-    heartbeat_at = models.DateTimeField()
-    lease_expires_at = models.DateTimeField()
-    stopped_at = models.DateTimeField(null=True, blank=True)
+    started_at = MomentField()
+    heartbeat_at = MomentField()
+    lease_expires_at = MomentField()
+    stopped_at = MomentField(null=True, blank=True)
     #: Set by the worker that rescued its jobs; from then on its outcomes are refused.
-    lost_at = models.DateTimeField(null=True, blank=True)
+    lost_at = MomentField(null=True, blank=True)
     rss_bytes = models.BigIntegerField(null=True, blank=True)
     anon_bytes = models.BigIntegerField("RssAnon bytes", null=True, blank=True)
     vms_bytes = models.BigIntegerField(null=True, blank=True)
@@ -69,18 +70,18 @@ class Job(models.Model):
     """One enqueued call of a task."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    backend_name = models.CharField(max_length=64)
-    queue_name = models.CharField(max_length=128)
+    backend_name = NameField(max_length=64)
+    queue_name = NameField(max_length=128)
     priority = models.SmallIntegerField(default=0)
     task_path = models.CharField(max_length=500)
     #: JSON text {"args": [...], "kwargs": {...}}: the parent passes it on unread.
     arguments = models.TextField()
     status = models.CharField(max_length=16, choices=JobStatus, default=JobStatus.READY)
-    enqueued_at = models.DateTimeField()
+    enqueued_at = MomentField()
     #: What the caller asked for.
-    run_after = models.DateTimeField(null=True, blank=True)
+    run_after = MomentField(null=True, blank=True)
     #: What claims are ordered by: run_after, or the moment of enqueueing.
-    due_at = models.DateTimeField()
+    due_at = MomentField()
     #: Counts claims: the fencing token. An outcome with an older epoch is refused.
     epoch = models.PositiveIntegerField(default=0)
     #: Runs that count against the job; one that our own shutdown cut short does not.
@@ -96,11 +97,11 @@ class Job(models.Model):
         db_constraint=False,  # a claim must not lock the worker's row, which heartbeats write
         db_index=False,  # dayfly_job_running has it
     )
-    claimed_at = models.DateTimeField(null=True, blank=True)
+    claimed_at = MomentField(null=True, blank=True)
     #: The first attempt's start.
-    started_at = models.DateTimeField(null=True, blank=True)
-    last_attempted_at = models.DateTimeField(null=True, blank=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
+    started_at = MomentField(null=True, blank=True)
+    last_attempted_at = MomentField(null=True, blank=True)
+    finished_at = MomentField(null=True, blank=True)
     #: JSON text of what the task returned; null unless SUCCESSFUL.
     return_value = models.TextField(null=True, blank=True)  # noqa: DJ001 - "" is not JSON
 
@@ -189,10 +190,10 @@ class Run(models.Model):
     output = models.TextField(blank=True)
     output_bytes = models.BigIntegerField(null=True, blank=True)
 
-    enqueued_at = models.DateTimeField()
-    claimed_at = models.DateTimeField(null=True, blank=True)
-    started_at = models.DateTimeField(null=True, blank=True)
-    finished_at = models.DateTimeField()
+    enqueued_at = MomentField()
+    claimed_at = MomentField(null=True, blank=True)
+    started_at = MomentField(null=True, blank=True)
+    finished_at = MomentField()
     queue_wait_seconds = models.FloatField(null=True, blank=True)
     fork_seconds = models.FloatField(null=True, blank=True)
     run_seconds = models.FloatField(null=True, blank=True)

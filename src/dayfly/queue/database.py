@@ -1,9 +1,9 @@
 """
 What differs between databases: the clock, values in and out, transactions, patience.
 
-The database's clock judges everything. SQLite keeps moments as text in UTC (or in
-the zone that Django uses for the connection), always written here with six digits
-after the second: comparing texts is then comparing moments.
+The database's clock judges everything, in UTC (see dayfly.fields). SQLite keeps moments
+as text, always written here with six digits after the second: comparing texts is then
+comparing moments.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
-from django.conf import settings
 from django.db import OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Field
-from django.utils import timezone
+
+from dayfly.fields import from_stored, to_stored
 
 from dayfly.queue.faults import is_locked, is_transient
 
@@ -36,7 +36,7 @@ LOCKED_SECONDS = 30.0
 
 def now(connection: BaseDatabaseWrapper, plus_seconds: float = 0.0) -> str:
     """
-    Write the SQL of the database's clock, in the form in which Django stores moments.
+    Write the SQL of the database's clock, in the form in which moments are stored.
 
     A percent sign in it is doubled: execute it with parameters.
     """
@@ -44,19 +44,12 @@ def now(connection: BaseDatabaseWrapper, plus_seconds: float = 0.0) -> str:
         # Not now(): that one stands still within a transaction.
         plus = f" + interval '{plus_seconds:.6f} seconds'" if plus_seconds else ""
         return f"(statement_timestamp(){plus})"
-    shift = _utc_offset_seconds(connection) + plus_seconds
     if connection.vendor == "mysql":
-        plus = f" + INTERVAL {round(shift * 1_000_000)} MICROSECOND" if shift else ""
+        microseconds = round(plus_seconds * 1_000_000)
+        plus = f" + INTERVAL {microseconds} MICROSECOND" if plus_seconds else ""
         return f"(UTC_TIMESTAMP(6){plus})"
-    plus = f", '{shift:+.3f} seconds'" if shift else ""
+    plus = f", '{plus_seconds:+.3f} seconds'" if plus_seconds else ""
     return f"(strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now'{plus}) || '000')"
-
-
-def _utc_offset_seconds(connection: BaseDatabaseWrapper) -> float:
-    """Give how far the moments that Django stores in this database are from UTC."""
-    zone = connection.timezone if settings.USE_TZ else timezone.get_default_timezone()
-    offset = datetime.now(zone).utcoffset()
-    return offset.total_seconds() if offset else 0.0
 
 
 def moment_parameter(connection: BaseDatabaseWrapper) -> str:
@@ -67,7 +60,7 @@ def moment_parameter(connection: BaseDatabaseWrapper) -> str:
 
 def from_moment(connection: BaseDatabaseWrapper, value: datetime | None) -> Any:
     """Turn a moment into a parameter."""
-    return None if value is None else connection.ops.adapt_datetimefield_value(value)
+    return None if value is None else to_stored(connection, value)
 
 
 def to_moment(connection: BaseDatabaseWrapper, value: Any) -> Any:
@@ -76,9 +69,7 @@ def to_moment(connection: BaseDatabaseWrapper, value: Any) -> Any:
         return None
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
-    if settings.USE_TZ and value.tzinfo is None:
-        return value.replace(tzinfo=connection.timezone).astimezone(UTC)
-    return value
+    return from_stored(connection, value)
 
 
 def from_uuid(connection: BaseDatabaseWrapper, value: UUID) -> Any:

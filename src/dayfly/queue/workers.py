@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db import connections
 
+from dayfly.fields import instant
 from dayfly.models import Worker
 from dayfly.queue.database import change, clock, fetch, from_uuid, now, patient, to_moment
 
@@ -21,7 +22,8 @@ def register(worker: Worker, *, lease_seconds: float, using: str) -> datetime:
     """Insert the row of a worker that starts, and give the database's time."""
     moment = clock(connections[using])
     worker.started_at = worker.heartbeat_at = moment
-    worker.lease_expires_at = moment + timedelta(seconds=lease_seconds)
+    # Not from a local time, which may be an hour off a minute later.
+    worker.lease_expires_at = instant(moment) + timedelta(seconds=lease_seconds)
     worker.save(using=using, force_insert=True)
     return moment
 
