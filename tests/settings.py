@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -28,7 +29,9 @@ def database_from_url(url: str) -> dict[str, Any]:
         raise ValueError(message)
     options = dict(parse_qsl(parts.query))
     # Processes of their own (workers, children) must reach the test database: a file, not memory.
-    directory = Path(tempfile.gettempdir()) / f"dayfly-tests-{os.getuid()}"
+    # One of this checkout's: another may be tested at the same time.
+    checkout = zlib.crc32(str(Path(__file__).resolve().parent).encode())
+    directory = Path(tempfile.gettempdir()) / f"dayfly-tests-{os.getuid()}-{checkout:08x}"
     if parts.scheme == "sqlite":
         directory.mkdir(exist_ok=True)
         name = str(directory / f"db-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.sqlite3")
