@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -323,6 +324,21 @@ def test_reloading_worker_loads_no_tasks_ahead(tmp_path: Path) -> None:
         assert perform(in_app("tells_release")) == "edited"
         assert worker.log().count("Starting worker") == 1
         assert worker.stops() == 0
+
+
+@pytest.mark.parametrize(("launcher", "is_named"), [("fork", True), ("spawn", False)])
+def test_threads_are_named_where_they_may_be_forked(
+    tmp_path: Path, launcher: str, is_named: bool
+) -> None:
+    thread = "\nimport threading\nthreading.Thread(target=threading.Event().wait, name='meddler', daemon=True).start()\n"
+    site = make_release(tmp_path / "site", "r1", {**APP, "lean_settings.py": dedent(LEAN) + thread})
+
+    with project_worker(
+        site, *FLAGS, "--settings=lean_settings", f"--launcher={launcher}"
+    ) as worker:
+        assert worker.stops() == 0
+
+    assert ("1 threads run besides the worker (meddler)" in worker.log()) is is_named
 
 
 def test_spawned_children_see_the_full_settings(tmp_path: Path) -> None:

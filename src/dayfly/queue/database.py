@@ -22,7 +22,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Field
 
 from dayfly.fields import from_stored, to_stored
-
 from dayfly.queue.faults import is_locked, is_transient
 
 P = ParamSpec("P")

@@ -80,6 +80,11 @@ class WorkerOptions:
         return self.launcher == "inline"
 
     @property
+    def forks(self) -> bool:
+        """Whether this process may be forked: also where a template may be refused."""
+        return self.launcher in ("fork", "template")
+
+    @property
     def lease_seconds(self) -> float:
         """How long this worker may be silent before its jobs are rescued."""
         lease_seconds = self.settings.lease_seconds

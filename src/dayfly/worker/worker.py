@@ -118,7 +118,7 @@ class Worker:
             directory.leave()
         try:
             self._start()
-            if not is_inline:
+            if self.options.forks:
                 ground.warn_of_threads()
             announcer.starting(self.options)
             surroundings.begin()
