@@ -29,6 +29,14 @@ MIB = 1 << 20
 # Endings
 
 
+def replaces_stdout_by_one_that_exits() -> None:
+    class Exits:
+        def flush(self) -> None:
+            raise SystemExit
+
+    sys.stdout = Exits()  # type: ignore[assignment]
+
+
 def returns(value: Any = None) -> Any:
     return value
 

@@ -102,6 +102,28 @@ def test_exception_that_lets_nobody_set_an_attribute_is_told_as_any_other(make: 
     assert "in raises_sealed" in report.failure.traceback
 
 
+@pytest.mark.parametrize("title", ["with \0 in it", "half \udcff a pair", "long" * 500_000])
+def test_title_that_process_lists_do_not_take_keeps_no_call_from_running(
+    make_process: Make, title: str
+) -> None:
+    executor = make_process()
+    executor.submit(replace(Call.of(calls.returns, "ran"), title=title))
+
+    (report,) = collect(executor, 1)
+
+    assert report.outcome is Outcome.RETURNED, report.message
+    assert load_value(report) == "ran"
+
+
+def test_output_stream_that_a_call_broke_costs_no_report(make_process: Make) -> None:
+    executor = make_process()
+    executor.submit(Call.of(calls.replaces_stdout_by_one_that_exits))
+
+    (report,) = collect(executor, 1)
+
+    assert report.outcome is Outcome.RETURNED, report.message
+
+
 def test_deaths_have_exit_code_signal_and_usage(
     make_process: Make, request: pytest.FixtureRequest
 ) -> None:

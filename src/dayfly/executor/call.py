@@ -25,6 +25,9 @@ RAW = "raw"
 #: The child has the function and its arguments already, in what it inherited of its parent.
 INHERITED = "inherited"
 
+#: What process lists show of a title.
+MAX_TITLE_CHARS = 500
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -82,7 +85,7 @@ class Call:
             "id": self.call_id,
             "target": self.target,
             "codec": self.codec,
-            "title": self.title,
+            "title": self.title[:MAX_TITLE_CHARS],
             "memory_in_detail": self.memory_in_detail,
             "is_last": is_last,
             "soft_ns": soft_ns,

@@ -345,6 +345,8 @@ def _show(title: str) -> None:
     The name in /proc/self/stat gets no space: CPython counts the fields there to learn how
     many threads run, and would warn a task that forks of threads that do not exist.
     """
+    if not title.isprintable():  # NUL and halves of surrogate pairs are refused
+        title = "".join(char if char.isprintable() else "?" for char in title)
     setproctitle(title)
     setthreadtitle("dayfly-child")
 

@@ -34,7 +34,7 @@ def flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:  # noqa: BLE001 - closed, or replaced by the task with anything at all
+        except BaseException:  # noqa: BLE001 - closed, or replaced by the task with anything at all
             pass
 
 
