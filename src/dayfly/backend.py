@@ -326,15 +326,16 @@ def _arguments_to_json(
 ) -> tuple[dict[str, Any], str]:
     """Write the arguments of a call as JSON, and give them as they will arrive."""
     try:
-        arguments: Any = normalize_json({"args": list(args), "kwargs": dict(kwargs)})
-        text = json.dumps(arguments, allow_nan=False, separators=(",", ":"))
+        given = normalize_json({"args": list(args), "kwargs": dict(kwargs)})
+        text = json.dumps(given, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         message = (
             f"The arguments of {path} cannot be written as JSON ({error}). Pass numbers,"
             " strings, booleans, None, lists and dictionaries with string keys."
         )
         raise ArgumentsNotJSON(message) from error
-    return arguments, text
+    # Not as they were given: JSON makes strings of keys that are numbers.
+    return json.loads(text), text
 
 
 def _enqueued(task: Task[..., Any], job: Job, arguments: dict[str, Any]) -> TaskResult[..., Any]:
