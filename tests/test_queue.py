@@ -65,7 +65,7 @@ def expire(worker):
 
 
 def rescue(max_times_lost=3, **options):
-    return queue.rescue(max_times_lost=max_times_lost, using="default", **options)
+    return queue.rescue(max_times_lost=lambda backend: max_times_lost, using="default", **options)
 
 
 class TestAdd:
@@ -616,6 +616,19 @@ class TestRescue:
         assert (row.status, row.times_lost, row.attempts) == ("FAILED", 3, 3)
         assert row.finished_at is not None
         assert "MAX_TIMES_LOST" in Run.objects.get(epoch=3).message
+
+    def test_gives_up_by_the_limit_of_the_jobs_own_backend(self, job, worker):
+        for name in ("default", "second"):
+            job(backend_name=name)
+        me = worker()
+        for name in ("default", "second"):
+            claim(me, Selection(backend_name=name, queues=None))
+        expire(me)
+
+        queue.rescue(max_times_lost={"default": 2, "second": 1}.__getitem__, using="default")
+
+        found = dict(Job.objects.values_list("backend_name", "status"))
+        assert found == {"default": "READY", "second": "FAILED"}
 
     def test_marks_a_silent_worker_that_holds_nothing(self, worker):
         me = worker()

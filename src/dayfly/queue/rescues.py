@@ -7,6 +7,7 @@ over by the database's clock is the only test of life.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -39,6 +40,7 @@ COLUMNS = (
     "epoch",
     "attempts",
     "times_lost",
+    "backend_name",
     "task_path",
     "worker_id",
     "enqueued_at",
@@ -48,13 +50,13 @@ COLUMNS = (
 
 
 @patient
-def rescue(*, max_times_lost: int, using: str, limit: int = 500) -> list[Rescued]:
+def rescue(*, max_times_lost: Callable[[str], int], using: str, limit: int = 500) -> list[Rescued]:
     """
     Declare silent workers lost and give back what they held.
 
-    Each job gets a run with the outcome "lost" and is READY again; one that was lost
-    *max_times_lost* times is FAILED, so that a job which takes its machine down does
-    not take down all of them. At most *limit* jobs at a time: call again when there
+    Each job gets a run with the outcome "lost" and is READY again; one that was lost as
+    often as *max_times_lost* says of its backend is FAILED, so that a job which takes its
+    machine down does not take down all of them. At most *limit* jobs at a time: call again when there
     were as many.
     """
     connection = connections[using]
@@ -152,7 +154,7 @@ def _give_back(
     connection: BaseDatabaseWrapper,
     jobs: list[dict[str, Any]],
     workers: dict[UUID, Worker],
-    max_times_lost: int,
+    max_times_lost: Callable[[str], int],
 ) -> list[Rescued]:
     """Put jobs back, or fail them, and record how their runs ended."""
     moment = clock(connection)
@@ -160,8 +162,9 @@ def _give_back(
     for job in jobs:
         worker = workers.get(job["worker_id"])
         losses = job["times_lost"] + 1
-        failed = losses >= max_times_lost
-        runs.append(_lost_run(job, worker, moment, _sentence(worker, losses, max_times_lost)))
+        most = max_times_lost(job["backend_name"])
+        failed = losses >= most
+        runs.append(_lost_run(job, worker, moment, _sentence(worker, losses, most)))
         rescued.append(
             Rescued(
                 job_id=job["id"],

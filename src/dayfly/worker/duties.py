@@ -11,6 +11,8 @@ from uuid import UUID
 from django.utils import timezone
 
 from dayfly import models, queue
+from dayfly.compat import InvalidTaskBackend
+from dayfly.conf import OptionError, settings_for
 from dayfly.executor import memory
 from dayfly.executor.executor import Executor
 from dayfly.worker import announcer
@@ -77,10 +79,7 @@ class Duties:
         now = time.monotonic()
         if now >= self._next_rescue:
             self._next_rescue = now + self._beat_seconds
-            settings = self._options.settings
-            for job in queue.rescue(
-                max_times_lost=settings.max_times_lost, using=self._options.using
-            ):
+            for job in queue.rescue(max_times_lost=self._max_times_lost, using=self._options.using):
                 announcer.rescued(job)
                 on_promoted()
         if now >= self._next_promotion:
@@ -92,6 +91,13 @@ class Duties:
             due = queue.next_due_seconds(using=self._options.using)
             pause = PROMOTE_SECONDS if due is None else min(max(due, 0.0), PROMOTE_SECONDS)
             self._next_promotion = time.monotonic() + pause
+
+    def _max_times_lost(self, backend_name: str) -> int:
+        """Return the limit of a backend, which may be another than this worker's; if it is unknown here, ours."""
+        try:
+            return settings_for(backend_name).max_times_lost
+        except (OptionError, InvalidTaskBackend):  # lean settings may name our own backend only
+            return self._options.settings.max_times_lost
 
     def seconds_to_next(self) -> float:
         """Return how long until something is due."""
