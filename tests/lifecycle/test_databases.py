@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -215,6 +216,23 @@ def test_idle_worker_listens_again_on_a_new_connection() -> None:
         finished(result)
 
     assert runs_of(result)[0].outcome == "returned"
+
+
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="an option file of MySQL's client")
+def test_worker_comes_back_where_settings_name_a_file_of_its_directory(tmp_path: Path) -> None:
+    """It sits in the root directory, and connects from where it was started."""
+    port = connection.settings_dict["PORT"] or 3306
+    (tmp_path / "client.cnf").write_text(f"[client]\nport={port}\n")
+    changes = json.dumps({"PORT": "", "OPTIONS": {"read_default_file": "./client.cnf"}})
+    with running_worker(
+        "--interval=1",
+        cwd=tmp_path,
+        DAYFLY_TEST_DATABASE_CHANGES=changes,
+        MYSQL_TCP_PORT="1",  # where it would go without the file
+    ) as worker:
+        drop_worker_connections()
+        worker.says("The database is back after")
+        assert worker.stops() == 0
 
 
 @pytest.mark.skipif(

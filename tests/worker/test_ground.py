@@ -157,6 +157,21 @@ def test_worker_sits_in_the_root_and_comes_back(here: Path) -> None:
     assert os.getcwd() == str(here)
 
 
+def test_worker_visits_the_working_directory_and_goes_back(here: Path) -> None:
+    directory = ground.WorkingDirectory(None)
+    directory.leave()
+    seen: list[str] = []
+
+    directory.visit(lambda: seen.append(os.getcwd()))
+    here.rename(here.with_name("gone"))
+    directory.visit(lambda: seen.append(os.getcwd()))
+
+    assert seen == [str(here), "/"]
+    assert os.getcwd() == "/"
+    here.with_name("gone").rename(here)
+    directory.come_back()
+
+
 @pytest.mark.parametrize(("make", "words"), [(False, "does not exist"), (True, "Not a directory")])
 def test_working_directory_must_be_one(here: Path, make: bool, words: str) -> None:
     if make:

@@ -46,6 +46,10 @@ def test_pauses_double_up_to_the_interval(clock: Clock) -> None:
     assert max(found) <= 1.0 + 1e-6
 
 
+def test_interval_of_nothing_does_not_make_an_idle_worker_spin(clock: Clock) -> None:
+    assert pauses(for_database("default", interval=0, notify=True), clock, 3)[-1] > 0
+
+
 def test_work_makes_it_look_at_once_and_often(clock: Clock) -> None:
     wakeup = Wakeup("default", 1.0)
     pauses(wakeup, clock, 10)

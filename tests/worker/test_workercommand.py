@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from typing import Any
 
 import pytest
@@ -217,3 +219,23 @@ def test_worker_that_runs_tasks_itself_does_one_thing_at_a_time(
     assert found.lease_seconds == 3_600
     assert found.settings.lease_seconds == 60
     assert options_of().lease_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("set_by_project", "verbosity", "level"),
+    [
+        (logging.NOTSET, 1, logging.INFO),
+        (logging.WARNING, 1, logging.WARNING),
+        (logging.WARNING, 2, logging.DEBUG),
+        (logging.WARNING, 0, logging.CRITICAL),
+    ],
+)
+def test_project_says_how_much_is_logged_unless_a_flag_does(
+    monkeypatch: pytest.MonkeyPatch, set_by_project: int, verbosity: int, level: int
+) -> None:
+    logger = logging.Logger("apart", set_by_project)  # noqa: LOG001 - one that is in nobody's tree
+    monkeypatch.setattr(workercommand, "logger", logger)
+
+    workercommand._configure_logging(verbosity, io.StringIO())
+
+    assert logger.level == level

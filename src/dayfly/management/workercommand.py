@@ -256,8 +256,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _configure_logging(verbosity: int, stream: Any) -> None:
-    """Log to the terminal unless the project's LOGGING says where to."""
-    logger.setLevel(LOG_LEVELS[verbosity])
+    """Log to the terminal unless the project's LOGGING says where to, and as much as it says."""
+    if verbosity != 1 or logger.level == logging.NOTSET:  # 1 is what nobody asked for
+        logger.setLevel(LOG_LEVELS[verbosity])
     if not logger.hasHandlers():
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("[{asctime}] {message}", "%H:%M:%S", "{"))

@@ -123,7 +123,7 @@ def was_lost(options: WorkerOptions, *, jobs: int) -> None:
     """Say that others took this worker for dead."""
     logger.warning(
         "This worker was silent for longer than its lease of %g s, and others took over its"
-        " %d jobs. It stops their children and starts anew. worker_id=%s",
+        " %d jobs; or somebody deleted its row. It stops their children and starts anew. worker_id=%s",
         options.lease_seconds,
         jobs,
         options.name,

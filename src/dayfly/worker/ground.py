@@ -11,6 +11,8 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +24,8 @@ from dayfly.executor import workdir as workdirs
 from dayfly.models import Job
 
 logger = logging.getLogger("dayfly.worker")
+
+_O_PATH = getattr(os, "O_PATH", os.O_RDONLY)
 
 #: How long a locked SQLite file is waited for.
 LOCK_SECONDS = 30
@@ -190,6 +194,17 @@ class WorkingDirectory:
         self._go(self.path)
         os.environ["PWD"] = self.path
 
+    def visit(self, work: Callable[[], None]) -> None:
+        """Call *work* where tasks work, if that is there: settings may have paths relative to it."""
+        here = os.open(".", _O_PATH)
+        try:
+            with suppress(OSError):
+                os.chdir(self.path)
+            work()
+        finally:
+            os.fchdir(here)
+            os.close(here)
+
     def was_replaced(self) -> bool:
         """Tell, once for each time, whether the path names another directory now."""
         held = os.fstat(self._fd)
@@ -223,7 +238,7 @@ class WorkingDirectory:
         os.chdir(path)
 
     def _open(self) -> int:
-        return os.open(self.path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+        return os.open(self.path, _O_PATH | os.O_DIRECTORY)
 
 
 def preload() -> None:

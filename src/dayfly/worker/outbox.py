@@ -214,7 +214,7 @@ class Outbox:
         self._unheard.discard(report.call_id)
         if not accepted:
             logger.warning(
-                "The outcome of task %s id=%s was refused: another worker has the job since",
+                "The outcome of task %s id=%s was refused: another worker has the job since, or it was deleted",
                 entry.claim.task_path,
                 entry.claim.job_id,
             )

@@ -56,6 +56,8 @@ class Store:
         have been lost then.
         """
         self.using = using
+        #: Calls what connects, where paths that the settings give relative to a directory lead somewhere.
+        self.connect_from: Callable[[Callable[[], None]], None] = lambda connect: connect()
         self._on_return = on_return
         self._on_reopen = on_reopen
         self._max_pause = max_pause_seconds
@@ -123,7 +125,7 @@ class Store:
         if self._is_connected and connection.connection is not None:
             return
         is_reopening = self._is_connected and self._has_parted
-        connection.ensure_connection()
+        self.connect_from(connection.ensure_connection)
         # The parent's connection is its own for good: no age ends it.
         connection.close_at = None
         self._is_connected = True

@@ -24,6 +24,7 @@ ECHO_SECONDS = 0.02
 def for_database(using: str, *, interval: float, notify: bool) -> Wakeup:
     """Return the way in which this database wakes a worker."""
     vendor = connections[using].vendor
+    interval = max(interval, MIN_PAUSE_SECONDS)  # 0 is allowed, and means as often as makes sense
     if vendor == "postgresql" and notify:
         return Notifications(using, interval)
     if vendor == "sqlite":

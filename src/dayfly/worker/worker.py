@@ -97,6 +97,7 @@ class Worker:
         ground.refuse_missing_tables(self.options.using)
         surroundings = Surroundings(self.options)
         directory = surroundings.directory
+        self._store.connect_from = directory.visit
         self._executor = launching.make_executor(
             self.options, workdir=directory.path, before_fork=self._store.part_from_sqlite
         )
