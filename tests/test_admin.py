@@ -189,6 +189,47 @@ def test_search_finds_by_path_and_by_id(admin_client, job, wanted):
     assert [row.pk for row in response.context["cl"].result_list] == [found.pk]
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_search_for_an_id_asks_the_primary_key(admin_client, rows, name):
+    wanted = rows()[name]
+
+    with CaptureQueriesContext(connection) as queries:
+        response = admin_client.get(listing(name), {"q": f" {wanted.pk}"})
+
+    assert [row.pk for row in response.context["cl"].result_list] == [wanted.pk]
+    assert not [query for query in queries if "LIKE" in query["sql"] or "UPPER" in query["sql"]]
+
+
+def test_filters_are_made_without_reading_every_job(admin_client, job):
+    job(queue_name="waits")
+
+    with CaptureQueriesContext(connection) as queries:
+        text = admin_client.get(listing("job")).content.decode()
+
+    assert not [query for query in queries if "DISTINCT" in query["sql"]]
+    for name in ("?backend_name=second", "?queue_name=reports", "?queue_name=waits"):
+        assert name in text
+
+
+class Elsewhere:
+    """A router that does not know where our tables are."""
+
+    def db_for_read(self, model, **hints):
+        return "nowhere" if model._meta.app_label == "dayfly" else None
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_are_read_from_where_the_option_says(admin_client, rows, settings, name):
+    made = rows()
+    backend = {"BACKEND": "dayfly.backend.DatabaseBackend", "OPTIONS": {"DATABASE": "default"}}
+    settings.TASKS = {"default": backend}
+    settings.DATABASE_ROUTERS = ["tests.test_admin.Elsewhere"]
+
+    response = admin_client.get(listing(name))
+    assert [row.pk for row in response.context["cl"].result_list] == [made[name].pk]
+    assert admin_client.get(page(name, made[name])).status_code == 200
+
+
 def test_filters_narrow_the_list(admin_client, job):
     job(queue_name="mail")
     job()

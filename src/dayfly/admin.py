@@ -20,6 +20,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 
+from dayfly.adminrows import BackendFilter, QueueFilter, found, rows
 from dayfly.models import Job, Run, Worker
 
 Row = TypeVar("Row", bound=Model)
@@ -209,6 +210,7 @@ class RunInline(Inline):
     """The runs of a job, the first one on top."""
 
     has_add_permission = has_change_permission = has_delete_permission = never
+    get_queryset = rows
 
     model = Run
     extra = 0
@@ -222,6 +224,8 @@ class RunInline(Inline):
 @admin.register(Job)
 class JobAdmin(JobBase):
     has_add_permission = has_change_permission = has_delete_permission = never
+    get_queryset = rows
+    get_search_results = found
     list_display = (
         task,
         tail_of("id", "id"),
@@ -233,8 +237,8 @@ class JobAdmin(JobBase):
         column("queue_name", "queue"),
         "priority",
     )
-    list_filter = ("status", "backend_name", "queue_name", "priority")
-    search_fields = ("=id", "task_path__startswith")
+    list_filter = ("status", BackendFilter, QueueFilter)
+    search_fields = ("task_path__startswith",)
     # By id is by time, and the one order that a million rows can be paged in.
     ordering = ("-id",)
     show_full_result_count = False
@@ -256,6 +260,7 @@ class JobAdmin(JobBase):
 @admin.register(Run)
 class RunAdmin(RunBase):
     has_add_permission = has_change_permission = has_delete_permission = never
+    get_search_results = found
     list_display = (
         task,
         column("outcome", "outcome"),
@@ -268,7 +273,7 @@ class RunAdmin(RunBase):
         column("child_rss_end_bytes", "RSS at its end"),
     )
     list_filter = ("outcome",)
-    search_fields = ("=id", "task_path__startswith")
+    search_fields = ("task_path__startswith",)
     ordering = ("-id",)
     show_full_result_count = False
     list_per_page = 50
@@ -280,7 +285,7 @@ class RunAdmin(RunBase):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         """Leave the long texts of a list where they are."""
-        queryset = super().get_queryset(request)
+        queryset: QuerySet[Run] = rows(self, request)
         match = request.resolver_match
         if match is not None and (match.url_name or "").endswith("_changelist"):
             return queryset.defer("traceback", "output")
@@ -297,6 +302,8 @@ class RunAdmin(RunBase):
 @admin.register(Worker)
 class WorkerAdmin(WorkerBase):
     has_add_permission = has_change_permission = has_delete_permission = never
+    get_queryset = rows
+    get_search_results = found
     list_display = (
         column("name", "worker"),
         state,
@@ -309,7 +316,7 @@ class WorkerAdmin(WorkerBase):
         column("pid", "pid"),
     )
     list_filter = ("backend_name", "host")
-    search_fields = ("=id", "name", "host")
+    search_fields = ("name", "host")
     ordering = ("-id",)
     show_full_result_count = False
     list_per_page = 50

@@ -33,6 +33,7 @@ from dayfly.compat import (
     TaskResultDoesNotExist,
     TaskResultStatus,
     normalize_json,
+    task_backends,
     task_enqueued,
 )
 from dayfly.conf import OptionError, Settings
@@ -305,6 +306,11 @@ def as_enqueued(task: Task[..., Any], **attributes: Any) -> Task[..., Any]:
         value = attributes.get(field.name, getattr(task, field.name))
         object.__setattr__(enqueued, field.name, value)  # a frozen dataclass
     return enqueued
+
+
+def database_backends() -> list[DatabaseBackend]:
+    """Give the backends in TASKS that are ours."""
+    return [one for one in task_backends.all() if isinstance(one, DatabaseBackend)]
 
 
 def _check_run_after(task: Task[..., Any]) -> None:

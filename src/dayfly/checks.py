@@ -19,7 +19,6 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.management import find_commands
 from django.db import connections
 
-from dayfly.compat import task_backends
 from dayfly.conf import problems
 
 if TYPE_CHECKING:
@@ -53,10 +52,9 @@ def check_backends(**kwargs: Any) -> list[CheckMessage]:
     """Check our backends when nobody else calls their check."""
     if find_spec("django.tasks") is not None or apps.is_installed("django_tasks"):
         return []
-    from dayfly.backend import DatabaseBackend
+    from dayfly.backend import database_backends
 
-    ours = [backend for backend in task_backends.all() if isinstance(backend, DatabaseBackend)]
-    return [message for backend in ours for message in check_backend(backend)]
+    return [message for backend in database_backends() for message in check_backend(backend)]
 
 
 def check_backend(backend: DatabaseBackend) -> Iterator[CheckMessage]:

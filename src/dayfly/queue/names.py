@@ -18,7 +18,7 @@ INDEX = Job._meta.indexes[1].name
 
 
 def ready_queues(
-    connection: BaseDatabaseWrapper, backend_name: str, *, exclude: Sequence[str], limit: int
+    connection: BaseDatabaseWrapper, backend_name: str, *, exclude: Sequence[str] = (), limit: int
 ) -> list[str]:
     """Give the names of up to *limit* queues with ready jobs, but for those in *exclude*."""
     if connection.vendor == "mysql":
@@ -29,7 +29,7 @@ def ready_queues(
         f" ({head} ORDER BY queue_name LIMIT 1) AS first UNION ALL"
         f" SELECT ({head} AND queue_name > names.name ORDER BY queue_name LIMIT 1)"
         " FROM names WHERE name IS NOT NULL)"
-        f" SELECT name FROM names WHERE name NOT IN ({placeholders(len(exclude))}) LIMIT {limit}"
+        f" SELECT name FROM names WHERE name IS NOT NULL{_but('name', exclude)} LIMIT {limit}"
     )
     return [row[0] for row in fetch(connection, sql, [backend_name, backend_name, *exclude])]
 
@@ -48,10 +48,15 @@ def _one_by_one(
         known = [*exclude, *found]
         sql = (
             f"SELECT queue_name FROM {JOB} FORCE INDEX ({INDEX}) WHERE status = 'READY'"
-            f" AND backend_name = %s AND queue_name NOT IN ({placeholders(len(known))}) LIMIT 1"
+            f" AND backend_name = %s{_but('queue_name', known)} LIMIT 1"
         )
         rows = fetch(connection, sql, [backend_name, *known])
         if not rows:
             break
         found.append(rows[0][0])
     return found
+
+
+def _but(column: str, names: Sequence[str]) -> str:
+    """Write the condition that leaves out *names*, if there are any."""
+    return f" AND {column} NOT IN ({placeholders(len(names))})" if names else ""
