@@ -54,9 +54,11 @@ class Worker(models.Model):
     children_pss_bytes = models.BigIntegerField(null=True, blank=True)
 
     class Meta:
+        # All three, as MySQL and MariaDB have no partial indexes and would look at every
+        # worker that ever was.
         indexes = [
             models.Index(
-                fields=["lease_expires_at"],
+                fields=["stopped_at", "lost_at", "lease_expires_at"],
                 name="dayfly_worker_alive",
                 condition=Q(stopped_at__isnull=True, lost_at__isnull=True),
             ),

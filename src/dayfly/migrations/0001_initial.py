@@ -49,7 +49,7 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(
                         condition=models.Q(("lost_at__isnull", True), ("stopped_at__isnull", True)),
-                        fields=["lease_expires_at"],
+                        fields=["stopped_at", "lost_at", "lease_expires_at"],
                         name="dayfly_worker_alive",
                     )
                 ],
