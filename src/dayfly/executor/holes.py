@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Collection
 from itertools import repeat
 
 #: Sizes of which CPython keeps objects in pools, and what a pool holds. Source: Objects/obmalloc.c, 3.11 to 3.14.
@@ -41,7 +41,7 @@ def fill() -> int:
 def _fill_pools() -> int:
     filled_bytes = 0
     for size_bytes in _POOLED_BYTES:
-        taken = _take_room(size_bytes, _maker(size_bytes))
+        taken = _take_room(size_bytes)
         filled_bytes += size_bytes * len(taken)
         _filling.append(taken)
         if size_bytes * len(taken) >= _MOST_BYTES:
@@ -49,13 +49,12 @@ def _fill_pools() -> int:
     return filled_bytes
 
 
-def _take_room(size_bytes: int, make: Callable[[], object]) -> list[object]:
+def _take_room(size_bytes: int) -> list[object]:
     """Make objects until a whole pool is full of new ones; return those that were made before."""
     room_of_a_pool = _POOL_BYTES // size_bytes
     taken: list[object] = []
     while len(taken) * size_bytes < _MOST_BYTES:
-        # At one go: the numbers of a loop would take room of their size.
-        made = [make() for _ in repeat(None, 2 * room_of_a_pool)]
+        made = _make(size_bytes, 2 * room_of_a_pool)
         in_pools = Counter(id(one) // _POOL_ALIGNMENT_BYTES for one in made)
         if max(in_pools.values()) == room_of_a_pool:
             break
@@ -63,13 +62,17 @@ def _take_room(size_bytes: int, make: Callable[[], object]) -> list[object]:
     return taken
 
 
-def _maker(size_bytes: int) -> Callable[[], object]:
-    """Return what makes an object of that size, at which no collection looks."""
+def _make(size_bytes: int, count: int) -> Collection[object]:
+    """
+    Make objects of that size, at which no collection looks.
+
+    With nothing between them that would take room of a pool, too: numbers of a loop, or a list that grows.
+    """
     if size_bytes == 16:
-        return object
+        return deque(map(object.__new__, repeat(object, count)))
     if size_bytes == 32:
-        return lambda: complex(1, 2)
-    return lambda: bytes(size_bytes - 33)  # as much as it needs itself
+        return deque(map(complex, repeat(1, count)))
+    return deque(map(bytes, repeat(size_bytes - 33, count)))  # 33 is what bytes need themselves
 
 
 class _MallocState(ctypes.Structure):
