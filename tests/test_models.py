@@ -8,10 +8,10 @@ from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
 
 from dayfly import exceptions
-from dayfly.backend import ENDINGS
 from dayfly.executor.outcome import Outcome
 from dayfly.ids import uuid7
 from dayfly.models import Job, Run
+from dayfly.results import ENDINGS
 
 
 def test_migrations_say_what_the_models_say(db):

@@ -14,7 +14,6 @@ import importlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from datetime import MAXYEAR, MINYEAR
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,14 +23,13 @@ from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 from django.db import connections, router, transaction
 
+from dayfly import results
 from dayfly.compat import (
     BaseTaskBackend,
     InvalidTask,
     Task,
-    TaskError,
     TaskResult,
     TaskResultDoesNotExist,
-    TaskResultStatus,
     normalize_json,
     task_backends,
     task_enqueued,
@@ -48,17 +46,6 @@ NOTIFY_PAUSE_SECONDS = 0.010
 
 #: In which `run_after` may be: a day before and after them there is in every time zone.
 YEARS = range(MINYEAR + 1, MAXYEAR)
-
-#: What the errors of a result name for a run that ended without an exception.
-ENDINGS = {
-    "exited": "dayfly.exceptions.ChildExited",
-    "killed": "dayfly.exceptions.ChildKilled",
-    "timed_out": "dayfly.exceptions.TimedOut",
-    "over_memory": "dayfly.exceptions.OverMemory",
-    "stopped": "dayfly.exceptions.WorkerStopped",
-    "cancelled": "dayfly.exceptions.Cancelled",
-    "lost": "dayfly.exceptions.WorkerLost",
-}
 
 
 class _TaskNotAllowed(TaskNotAllowed, InvalidTask):
@@ -137,7 +124,7 @@ class DatabaseBackend(BaseTaskBackend):
             ArgumentsNotJSON, ArgumentsTooLarge, InvalidTask: nothing was enqueued.
         """
         new, arguments = self._prepare(task, args, kwargs)
-        result = _enqueued(task, self._add(new), arguments)
+        result = results.of_new_job(task, self._add(new), arguments)
         task_enqueued.send(type(self), task_result=result)
         return result
 
@@ -147,7 +134,7 @@ class DatabaseBackend(BaseTaskBackend):
         """See enqueue(). Only the INSERT runs in a thread, as Django's own ORM does."""
         new, arguments = self._prepare(task, args, kwargs)
         job = await sync_to_async(self._add, thread_sensitive=True)(new)
-        result = _enqueued(task, job, arguments)
+        result = results.of_new_job(task, job, arguments)
         await task_enqueued.asend(type(self), task_result=result)
         return result
 
@@ -169,7 +156,7 @@ class DatabaseBackend(BaseTaskBackend):
         job = jobs.filter(id=job_id, backend_name=self.alias).first()
         if job is None:
             raise TaskResultDoesNotExist(result_id)
-        return self.result_of(job, _runs_of(job))
+        return self.result_of(job, results.runs_of(job))
 
     async def aget_result(self, result_id: str) -> TaskResult[..., Any]:
         """See get_result()."""
@@ -177,36 +164,7 @@ class DatabaseBackend(BaseTaskBackend):
 
     def result_of(self, job: Job, runs: Iterable[Run]) -> TaskResult[..., Any]:
         """Build the result of a job from its row and those of its runs, in order."""
-        runs = list(runs)
-        task = as_enqueued(
-            self.load_task(job.task_path),
-            priority=job.priority,
-            queue_name=job.queue_name,
-            run_after=job.run_after,
-            backend=self.alias,
-        )
-        worker_ids = [run.worker_name for run in runs if run.outcome != "stopped"]
-        if job.status == "RUNNING" and job.worker is not None:
-            worker_ids.append(job.worker.name)
-        arguments = json.loads(job.arguments)
-        status = "READY" if job.status == "SCHEDULED" else job.status
-        result: TaskResult[..., Any] = TaskResult(
-            task=task,
-            id=str(job.id),
-            status=TaskResultStatus(status),
-            enqueued_at=job.enqueued_at,
-            started_at=job.started_at,
-            last_attempted_at=job.last_attempted_at,
-            finished_at=job.finished_at,
-            args=arguments["args"],
-            kwargs=arguments["kwargs"],
-            backend=self.alias,
-            errors=[_error(run) for run in runs if run.outcome not in ("returned", "stopped")],
-            worker_ids=worker_ids,
-        )
-        if job.return_value is not None:
-            object.__setattr__(result, "_return_value", json.loads(job.return_value))
-        return result
+        return results.of_job(self.load_task(job.task_path), job, runs)
 
     def load_task(self, task_path: str) -> Task[..., Any]:
         """
@@ -294,20 +252,6 @@ class DatabaseBackend(BaseTaskBackend):
         queue.notify(queue_name, using=using)
 
 
-def as_enqueued(task: Task[..., Any], **attributes: Any) -> Task[..., Any]:
-    """
-    Give *task* with the attributes that a row has for it.
-
-    Not by `using`, which holds them against today's settings: a job of a queue that left
-    QUEUES is to be run, and its result to be read.
-    """
-    enqueued = object.__new__(type(task))
-    for field in fields(task):
-        value = attributes.get(field.name, getattr(task, field.name))
-        object.__setattr__(enqueued, field.name, value)  # a frozen dataclass
-    return enqueued
-
-
 def database_backends() -> list[DatabaseBackend]:
     """Give the backends in TASKS that are ours."""
     return [one for one in task_backends.all() if isinstance(one, DatabaseBackend)]
@@ -342,39 +286,6 @@ def _arguments_to_json(
         raise ArgumentsNotJSON(message) from error
     # Not as they were given: JSON makes strings of keys that are numbers.
     return json.loads(text), text
-
-
-def _enqueued(task: Task[..., Any], job: Job, arguments: dict[str, Any]) -> TaskResult[..., Any]:
-    """Give the result of a job that was just inserted."""
-    return TaskResult(
-        task=task,
-        id=str(job.id),
-        status=TaskResultStatus.READY,
-        enqueued_at=job.enqueued_at,
-        started_at=None,
-        last_attempted_at=None,
-        finished_at=None,
-        args=arguments["args"],
-        kwargs=arguments["kwargs"],
-        backend=job.backend_name,
-        errors=[],
-        worker_ids=[],
-    )
-
-
-def _runs_of(job: Job) -> list[Run]:
-    """Read the runs of a job. One that was never claimed has none."""
-    if not job.epoch:
-        return []
-    # "job" too: Django before 6.1 fetches it for each run to set the way back.
-    columns = ("job", "outcome", "message", "exception_class_path", "traceback", "worker_name")
-    return list(job.runs.order_by("epoch").only(*columns))
-
-
-def _error(run: Run) -> TaskError:
-    """Say how a run ended that did not return."""
-    path = run.exception_class_path or ENDINGS.get(run.outcome, "dayfly.exceptions.DayflyError")
-    return TaskError(exception_class_path=path, traceback=run.traceback or run.message)
 
 
 def _import_path(task_path: str) -> Any:

@@ -33,8 +33,9 @@ class Duties:
         self._clock = clock
         self._beat_seconds = options.settings.lease_seconds / 4
         now = time.monotonic()
-        self._next_beat = now + self._beat_seconds
-        # The lease was taken just now, and holds for longer than that.
+        # At once, as the row has no figures yet; when the children are there that it tells of: the
+        # lease was taken just now, and holds for longer than that.
+        self._next_beat = now
         self._first_beat_by = now + min(FIRST_BEAT_SECONDS, self._beat_seconds)
         # Others get the time of a heartbeat to show that they live, also after an outage.
         self._next_rescue = now + self._beat_seconds
@@ -83,9 +84,8 @@ class Duties:
                 announcer.rescued(job)
                 on_promoted()
         if now >= self._next_promotion:
-            self._next_promotion = (
-                now + PROMOTE_SECONDS
-            )  # also if it fails: claims do not wait for it
+            # Also if it fails: claims do not wait for it.
+            self._next_promotion = now + PROMOTE_SECONDS
             if queue.promote(using=self._options.using):
                 on_promoted()
             due = queue.next_due_seconds(using=self._options.using)

@@ -17,7 +17,6 @@ from django.dispatch import Signal
 from django.urls import set_urlconf
 from django.utils import timezone, translation
 
-from dayfly.backend import as_enqueued
 from dayfly.compat import (
     TaskContext,
     TaskError,
@@ -30,6 +29,7 @@ from dayfly.compat import (
 )
 from dayfly.exceptions import ResultNotJSON, ResultTooLarge, TaskNotFound
 from dayfly.executor.child import describe, when_recorded
+from dayfly.results import as_enqueued
 from dayfly.worker.openends import end_transactions, open_transactions
 from dayfly.worker.order import Order, moment
 

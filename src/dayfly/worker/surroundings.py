@@ -25,6 +25,13 @@ class Surroundings:
         self._reloads = options.reload
         self._sources: SourceWatch | None = None
 
+    def settle(self) -> None:
+        """Go where this process stays: in the directory of the tasks only if it runs them itself."""
+        if self._is_inline:
+            self.directory.enter()
+        else:
+            self.directory.leave()
+
     def begin(self) -> None:
         """Begin with what is loaded now: all that the worker needs."""
         if self._reloads:

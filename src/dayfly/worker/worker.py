@@ -113,10 +113,7 @@ class Worker:
             self.stop.runs_task = lambda: self._executor.running > 0
         if handle_signals:
             self.stop.listen()
-        if is_inline:
-            directory.enter()
-        else:
-            directory.leave()
+        surroundings.settle()
         try:
             self._start()
             if self.options.forks:
