@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.apps import apps
 from django.conf import settings as django_settings
@@ -19,10 +19,8 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.management import find_commands
 from django.db import connections
 
+from dayfly.backend import DatabaseBackend, database_backends
 from dayfly.conf import problems
-
-if TYPE_CHECKING:
-    from dayfly.backend import DatabaseBackend
 
 
 @register(Tags.compatibility)
@@ -52,8 +50,6 @@ def check_backends(**kwargs: Any) -> list[CheckMessage]:
     """Check our backends when nobody else calls their check."""
     if find_spec("django.tasks") is not None or apps.is_installed("django_tasks"):
         return []
-    from dayfly.backend import database_backends
-
     return [message for backend in database_backends() for message in check_backend(backend)]
 
 
