@@ -101,7 +101,7 @@ def _fill_malloc() -> int:
     filled_bytes = 0
     top = end_of_heap(0) - state().keepcost
     for size_bytes in _MALLOC_BYTES:
-        while (address := malloc(size_bytes)) < top:
+        while 0 < (address := malloc(size_bytes)) < top:  # 0: it has nothing to give
             filled_bytes += size_bytes
         free(address)
     return filled_bytes
