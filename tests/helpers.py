@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from dayfly.executor import ChildExit, Executor, RunReport
+from dayfly.executor import Call, ChildExit, Executor, Outcome, RunReport, load_value
 
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
@@ -111,6 +111,15 @@ def collect(executor: Executor, count: int, *, within: float = 30.0) -> list[Run
         assert not patience.is_over(), f"{len(found)} of {count} reports within {within:g} s"
         found += executor.poll(timeout=Patience.MOST_SECONDS)
     return found
+
+
+def child_runs(function: object, *args: object) -> object:
+    """Return what *function* returns in a child of its own."""
+    with Executor(standby=0) as executor:
+        executor.submit(Call.of(function, *args))
+        (report,) = collect(executor, 1)
+    assert report.outcome is Outcome.RETURNED, report.message
+    return load_value(report)
 
 
 def collect_exits(executor: Executor, count: int, *, within: float = 15.0) -> list[ChildExit]:

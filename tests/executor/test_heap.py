@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from dayfly.executor import Call, Executor, Outcome, Source, heap, load_value, memory
-from tests.helpers import collect, open_fds
+from tests.helpers import child_runs, collect, open_fds
 
 #: Functions, each referred to once; some hundred pages hold a thousand of them.
 hoard: list[object] = []
@@ -124,14 +124,6 @@ def counts_of_parts() -> list[int]:
         namespace,
     ]
     return [sys.getrefcount(one) for one in parts]
-
-
-def child_runs(function: object, *args: object) -> object:
-    with Executor(standby=0) as executor:
-        executor.submit(Call.of(function, *args))
-        (report,) = collect(executor, 1)
-    assert report.outcome is Outcome.RETURNED, report.message
-    return load_value(report)
 
 
 def test_children_do_not_copy_what_they_only_refer_to() -> None:

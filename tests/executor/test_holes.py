@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from dayfly.executor import Call, Executor, Outcome, holes, load_value, memory
-from tests.helpers import collect
+from tests.helpers import child_runs, collect
 
 #: Objects with holes between them.
 swiss_cheese: list[bytes] = []
@@ -43,14 +43,6 @@ def bytes_filled_twice() -> tuple[int, int]:
     swiss_cheese.extend(bytes(100) for _ in range(100_000))
     del swiss_cheese[::40]
     return holes.fill(), holes.fill()
-
-
-def child_runs(function: object, *args: object) -> object:
-    with Executor(standby=0) as executor:
-        executor.submit(Call.of(function, *args))
-        (report,) = collect(executor, 1)
-    assert report.outcome is Outcome.RETURNED, report.message
-    return load_value(report)
 
 
 @pytest.mark.parametrize("length", [100, 1_000], ids=["pooled", "malloc"])

@@ -31,9 +31,8 @@ def start(role: str, order: bytes, fds: Sequence[int], environment: dict[str, st
     program = _PROGRAM.format(path=sys.path, role=role, version=__version__)
     order_fd = os.memfd_create("dayfly-order", os.MFD_CLOEXEC)
     high: list[int] = []
-    beyond = (
-        FIRST_FD + 1 + len(fds)
-    )  # out of the way of the numbers that they get in the new process
+    # Out of the way of the numbers that they get in the new process.
+    beyond = FIRST_FD + 1 + len(fds)
     try:
         os.write(order_fd, order)
         os.lseek(order_fd, 0, os.SEEK_SET)

@@ -174,9 +174,8 @@ class Worker:
         except KeyboardInterrupt as error:
             if not self.options.is_inline:
                 raise
-            if (
-                not self.stop.count
-            ):  # not by our handler: the host's, who gets it when all is recorded
+            if not self.stop.count:
+                # Not by our handler: the host's, who gets it when all is recorded.
                 self.stop.request()
                 self._interrupt = error
             return [launching.stopped(report) for report in self._executor.poll(0)]
