@@ -43,6 +43,15 @@ def run(server: Any, sql: str, *params: Any) -> None:
         cursor.execute(sql, params)
 
 
+@pytest.fixture
+def other() -> Iterator[Any]:
+    """Another session, which holds locks for as long as it is in a transaction."""
+    wrapper = connection.copy()
+    wrapper.set_autocommit(False)
+    yield wrapper
+    wrapper.close()
+
+
 # Everywhere
 
 
@@ -103,6 +112,17 @@ def test_statement_that_postgresql_cancelled_may_be_repeated(server: Any) -> Non
 
 
 @on_postgresql
+def test_row_that_another_session_of_postgresql_holds(
+    server: Any, other: Any, worker: Callable[..., Any]
+) -> None:
+    worker()
+    run(other, "UPDATE dayfly_worker SET pid = 1")
+    run(server, "SET lock_timeout TO 1")
+
+    assert fault_in(server, "UPDATE dayfly_worker SET pid = 2") is Fault.LOCKED
+
+
+@on_postgresql
 def test_connection_that_postgresql_ended(server: Any) -> None:
     with server.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
@@ -152,6 +172,22 @@ def test_mysql_that_is_read_only_is_no_fault_of_the_row(server: Any) -> None:
     run(server, "SET SESSION TRANSACTION READ ONLY")
 
     assert fault_in(server, "UPDATE dayfly_worker SET pid = 1") is Fault.NOT_NOW
+
+
+@on_mysql
+@pytest.mark.parametrize("wanted", ["row", "table"])
+def test_what_another_session_of_mysql_holds(
+    server: Any, other: Any, worker: Callable[..., Any], wanted: str
+) -> None:
+    worker()
+    run(other, "UPDATE dayfly_worker SET pid = 1")
+    run(server, "SET innodb_lock_wait_timeout = 1, lock_wait_timeout = 1")
+
+    sql = {
+        "row": "UPDATE dayfly_worker SET pid = 2",
+        "table": "ALTER TABLE dayfly_worker COMMENT = 'wanted'",
+    }[wanted]
+    assert fault_in(server, sql) is Fault.LOCKED
 
 
 @on_mysql

@@ -247,3 +247,19 @@ def until(condition: Callable[[], Any], *, within: float = 20.0, what: str = "")
 def close_connections() -> None:
     """Close ours: a server cannot drop or restart what we hold."""
     connections.close_all()
+
+
+# The database
+
+
+@contextmanager
+def altered(*there_and_back: str) -> Iterator[None]:
+    """Run the first statement before the block, and the second after it, whatever happens."""
+    there, back = there_and_back
+    with connection.cursor() as cursor:
+        cursor.execute(there)
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(back)

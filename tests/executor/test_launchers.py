@@ -27,7 +27,7 @@ from dayfly.executor import (
     load_value,
 )
 from tests import calls
-from tests.helpers import alive, children_of, collect, eventually, open_fds
+from tests.helpers import alive, children_of, collect, collect_exits, eventually, open_fds
 
 #: Those that run each call in a child, and the one that runs it in this process.
 PROCESS_LAUNCHERS = ("fork", "copy", "template", "spawn")
@@ -322,6 +322,39 @@ def test_callback_runs_when_the_report_is_recorded(
         executor.say_recorded(report.call_id)
 
     eventually(lambda: executor.poll(0.01) == [] and seen.exists())
+    assert seen.read_text().split() == ["recorded"]
+
+
+def test_callback_is_forgotten_when_the_report_is_refused(make: Make, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    executor = make(record_by_hand=True)
+    executor.submit(Call.of(calls.registers, str(seen), "refused"))
+    (refused,) = collect(executor, 1)
+
+    executor.say_refused(refused.call_id, "unknown")
+    executor.say_recorded(refused.call_id)
+    executor.submit(Call.of(calls.registers, str(seen), "recorded"))
+    (recorded,) = collect(executor, 1)
+    executor.say_recorded(recorded.call_id)
+
+    eventually(lambda: executor.poll(0.01) == [] and seen.exists())
+    assert seen.read_text().split() == ["recorded"]
+
+
+def test_child_that_serves_on_forgets_what_was_refused(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    with Executor(policy=AfterCalls(0), standby=0, record_by_hand=True) as executor:
+        executor.submit(Call.of(calls.registers, str(seen), "refused"))
+        (first,) = collect(executor, 1)
+        executor.say_refused(first.call_id)
+        executor.submit(Call.of(calls.registers, str(seen), "recorded"))
+        (second,) = collect(executor, 1)
+        executor.say_recorded(second.call_id)
+        executor.dismiss_standby()
+        (end,) = collect_exits(executor, 1)
+
+    assert first.child_pid == second.child_pid == end.child_pid
+    assert end.was_recorded
     assert seen.read_text().split() == ["recorded"]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import Group
@@ -17,12 +19,15 @@ from django.db import connection, transaction
 from dayfly.compat import TaskResultStatus
 from dayfly.exceptions import ResultRefused
 from dayfly.models import Job, Run, Worker
+from dayfly.queue.database import from_uuid
 from tests.helpers import alive, eventually
 from tests.lifecycle import tasks
 from tests.workers import (
     SHORT_LEASE,
+    altered,
     finished,
     gone,
+    job_of,
     outcomes_of,
     run_worker,
     running_worker,
@@ -89,19 +94,6 @@ def test_connection_that_is_dropped_during_a_drain_loses_nothing(tmp_path: Path)
     assert set(Job.objects.values_list("status", "attempts", "epoch")) == {("SUCCESSFUL", 1, 1)}
     assert set(Run.objects.values_list("outcome", flat=True)) == {"returned"}
     assert Run.objects.count() == 600
-
-
-@contextmanager
-def altered(*there_and_back: str) -> Iterator[None]:
-    """Run the first statement before the block, and the second after it, whatever happens."""
-    there, back = there_and_back
-    with connection.cursor() as cursor:
-        cursor.execute(there)
-    try:
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute(back)
 
 
 def test_statement_that_fails_ends_neither_worker_nor_task(tmp_path: Path) -> None:
@@ -245,24 +237,95 @@ def test_limit_of_time_acts_while_the_database_does_not_answer(tmp_path: Path) -
     result = tasks.waits.enqueue(str(mark))
     with running_worker("--concurrency=1", "--interval=1", options=options) as worker:
         child = int(waits_for(mark))
-        with transaction.atomic():
-            # Whatever the worker says to the database next has to wait for us.
-            with connection.cursor() as cursor:
-                cursor.execute("LOCK TABLE dayfly_job, dayfly_worker IN ACCESS EXCLUSIVE MODE")
+        with answering_no_heartbeat():
             eventually(is_somebody_kept_waiting)
             assert alive(child)
             gone(child, within=20)
             assert is_somebody_kept_waiting()
+            drop_worker_connections()
         finished(result)
         assert worker.stops() == 0
 
     assert outcomes_of(result) == ["timed_out"]
 
 
+@contextmanager
+def answering_no_heartbeat() -> Iterator[None]:
+    """Have the server take a minute for each heartbeat."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION take_a_minute() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " PERFORM pg_sleep(60); RETURN new; END $$"
+        )
+        cursor.execute(
+            "CREATE TRIGGER take_a_minute BEFORE UPDATE ON dayfly_worker"
+            " FOR EACH ROW EXECUTE FUNCTION take_a_minute()"
+        )
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TRIGGER take_a_minute ON dayfly_worker")
+            cursor.execute("DROP FUNCTION take_a_minute")
+
+
 def is_somebody_kept_waiting() -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
         return bool(cursor.fetchone()[0])
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="SQLite locks files, not rows")
+def test_row_that_another_session_holds_locked_keeps_up_nothing_else(tmp_path: Path) -> None:
+    mark, go = tmp_path / "mark", tmp_path / "go"
+    result = tasks.waits.enqueue(str(mark), str(go))
+    with running_worker("--concurrency=2", options=SHORT_LEASE) as worker:
+        waits_for(mark)
+        with holding_locked(result):
+            go.touch()
+            worker.says(f"id={result.id} waits: another session holds locks on its rows")
+            others = [tasks.returns.enqueue(number) for number in range(5)]
+            finished(*others)
+            beats = worker.log().count("Heartbeat")
+            worker.says("Heartbeat", times=beats + 4)  # a lease and more
+            assert job_of(result).status == "RUNNING"
+            worker.signal(signal.SIGTERM)
+            worker.says("Stopping: no more claims")
+        assert worker.ends() == 0
+
+    assert outcomes_of(result) == ["returned"]
+    assert job_of(result).status == "SUCCESSFUL"
+    assert worker.log().count("waits: another session holds locks") == 1
+    assert "cannot be used" not in worker.log()
+
+
+@contextmanager
+def holding_locked(result: Any) -> Iterator[None]:
+    """Be the session that has changed the job's row, and does not commit."""
+    other = connection.copy()
+    other.set_autocommit(False)
+    try:
+        with other.cursor() as cursor:
+            id_ = from_uuid(other, UUID(result.id))
+            cursor.execute("SELECT id FROM dayfly_job WHERE id = %s FOR UPDATE", [id_])
+            assert cursor.fetchone()
+        yield
+    finally:
+        other.close()
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="SQLite locks files, not tables")
+def test_worker_hears_that_it_is_to_stop_while_its_tables_are_locked() -> None:
+    lock, unlock = {
+        "postgresql": ("BEGIN; LOCK TABLE dayfly_job, dayfly_worker", "COMMIT"),
+        "mysql": ("LOCK TABLES dayfly_job WRITE, dayfly_worker WRITE", "UNLOCK TABLES"),
+    }[connection.vendor]
+    with running_worker("--concurrency=1", options=SHORT_LEASE) as worker:
+        with altered(lock, unlock):
+            worker.says("The database cannot be used")
+        worker.says("The database is back after")
+        with altered(lock, unlock):
+            assert worker.stops() == 0
 
 
 def test_worker_records_its_runs_where_the_project_switches_autocommit_off() -> None:

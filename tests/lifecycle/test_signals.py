@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 
-from tests.workers import job_of, run_worker, running_worker, runs_of, waits_for
+from tests.workers import altered, job_of, run_worker, running_worker, runs_of, waits_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -71,6 +72,25 @@ def test_task_finished_sees_the_committed_outcome(
     assert (finished["status"], finished["row"]) == (status, status)
     assert finished["outcomes"] == [outcome]
     assert finished["errors"] == errors
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite adds no constraint to a table")
+def test_task_finished_tells_what_was_recorded_and_not_what_the_child_believes(
+    heard_path: Path,
+) -> None:
+    result = signal_task("returns").enqueue()
+
+    with altered(
+        "ALTER TABLE dayfly_job ADD CONSTRAINT none CHECK (CHAR_LENGTH(return_value) < 1)",
+        "ALTER TABLE dayfly_job DROP CONSTRAINT none",
+    ):
+        run_worker("--batch")
+
+    started, finished = heard(heard_path)
+    assert (finished["signal"], finished["id"]) == ("finished", result.id)
+    assert (finished["status"], finished["row"]) == ("FAILED", "FAILED")
+    assert finished["errors"] == ["dayfly.exceptions.ResultRefused"]
+    assert finished["pid"] != started["pid"]
 
 
 def test_task_finished_of_a_killed_child_is_sent_by_another(heard_path: Path) -> None:

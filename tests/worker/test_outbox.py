@@ -13,14 +13,14 @@ import pytest
 from django.db.utils import DataError
 
 from dayfly.conf import Settings
-from dayfly.executor import Outcome
+from dayfly.executor import Call, Outcome
 from dayfly.models import JobStatus
 from dayfly.queue import Settlement
 from dayfly.worker.clock import DatabaseClock
 from dayfly.worker.ledger import Ledger, call_id_of
 from dayfly.worker.options import WorkerOptions
 from dayfly.worker.outbox import Outbox
-from dayfly.worker.store import ConnectionBroke, DatabaseAway
+from dayfly.worker.store import ConnectionBroke, DatabaseAway, RowsLocked
 from tests.worker.conftest import MORNING, make_claim, make_report
 
 WORKER = SimpleNamespace(id=UUID(int=99), name="me")
@@ -32,9 +32,13 @@ class FakeStore:
     def __init__(self) -> None:
         self.objection: Callable[[list[Settlement]], Exception | None] = lambda settlements: None
         self.written: dict[UUID, Settlement] = {}
+        self.accepts = lambda settlements: {one.job_id for one in settlements}
 
-    def call(self, verb: Any, *, may_be_refused: bool = False) -> set[UUID]:
+    def call(
+        self, verb: Any, *, may_be_refused: bool = False, may_be_locked: bool = False
+    ) -> set[UUID]:
         assert isinstance(verb, partial)
+        assert may_be_locked
         _, settlements = verb.args
         error = self.objection(settlements)
         if isinstance(error, DataError) and not may_be_refused:
@@ -42,7 +46,7 @@ class FakeStore:
         if error is not None:
             raise error
         self.written |= {one.job_id: one for one in settlements}
-        return {one.job_id for one in settlements}
+        return self.accepts(settlements)
 
 
 class FakeExecutor:
@@ -52,15 +56,24 @@ class FakeExecutor:
 
     def __init__(self) -> None:
         self.recorded: list[str] = []
+        self.refused: list[str] = []
+        self.submitted: list[Call] = []
 
     def say_recorded(self, *call_ids: str) -> None:
         self.recorded += call_ids
+
+    def say_refused(self, *call_ids: str) -> None:
+        self.refused += call_ids
+
+    def submit(self, call: Call) -> None:
+        self.submitted.append(call)
 
 
 @pytest.fixture
 def at_hand(clock_of: Callable[[str], Any]) -> SimpleNamespace:
     """An outbox, and what it works with."""
     clock_of("dayfly.worker.clock")
+    clock = clock_of("dayfly.worker.outbox")
     store, ledger, executor = FakeStore(), Ledger(), FakeExecutor()
     outbox = Outbox(
         WorkerOptions(settings=Settings()),
@@ -83,7 +96,7 @@ def at_hand(clock_of: Callable[[str], Any]) -> SimpleNamespace:
 
     return SimpleNamespace(
         outbox=outbox, store=store, ledger=ledger, executor=executor, end=end,
-        write=partial(outbox.write, WORKER.id),
+        write=partial(outbox.write, WORKER.id), clock=clock,
     )  # fmt: skip
 
 
@@ -159,6 +172,22 @@ def test_result_that_is_refused_without_output_too_fails_its_job(
     assert "6 bytes of JSON, was refused by the database: too long. " in written[poison].run.message
     assert written[other].status == JobStatus.SUCCESSFUL
     assert "failed (raised): What shop.tasks.mail returned" in caplog.text
+    # Its child would tell the world that it went well.
+    assert at_hand.executor.recorded == [call_id_of(other, 1)]
+    assert at_hand.executor.refused == [call_id_of(poison, 1)]
+    (announcement,) = at_hand.executor.submitted
+    assert announcement.payload.decode().endswith(f"\n{poison}")
+
+
+def test_outcome_that_came_too_late_is_not_told_to_the_world(at_hand: SimpleNamespace) -> None:
+    job_id = at_hand.end(1)
+    at_hand.store.accepts = lambda settlements: set()
+
+    at_hand.write()
+
+    assert at_hand.executor.recorded == []
+    assert at_hand.executor.refused == [call_id_of(job_id, 1)]
+    assert at_hand.executor.submitted == []
 
 
 def test_outcome_that_breaks_the_connection_again_and_again_is_cut(
@@ -191,6 +220,57 @@ def test_outcome_that_cannot_be_written_does_not_hold_up_the_others(
 
     assert list(at_hand.store.written) == [other, later]
     assert [entry.claim.job_id for entry in at_hand.ledger.unwritten] == [poison]
+
+
+def locked(*job_ids: UUID) -> Any:
+    def objection(settlements: list[Settlement]) -> Exception | None:
+        is_held = any(one.job_id in job_ids for one in settlements)
+        return RowsLocked("lock timeout") if is_held else None
+
+    return objection
+
+
+def test_outcome_whose_row_is_locked_waits_and_the_others_do_not(
+    at_hand: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, held, last = (at_hand.end(number) for number in (1, 2, 3))
+    at_hand.store.objection = locked(held)
+
+    at_hand.write()
+    at_hand.write()
+
+    assert list(at_hand.store.written) == [first, last]
+    later = at_hand.end(4)
+    at_hand.write()
+    assert list(at_hand.store.written) == [first, last, later]
+    assert call_id_of(held, 1) not in at_hand.executor.recorded
+    at_hand.clock.now += 6
+    at_hand.write()  # locked still
+    at_hand.store.objection = lambda settlements: None
+    at_hand.clock.now += 6
+    at_hand.write()
+    assert at_hand.store.written[held].status == JobStatus.SUCCESSFUL
+    assert has_output(at_hand.store.written[held])
+    assert at_hand.ledger.unwritten == []
+    assert caplog.text.count("waits: another session holds locks on its rows") == 1
+
+
+def test_lock_is_waited_for_once_a_turn_and_outcome(at_hand: SimpleNamespace) -> None:
+    """Each time takes a second, and meanwhile no heartbeat is sent."""
+    jobs = [at_hand.end(number) for number in range(1, 11)]
+    tries = []
+    objection = locked(*jobs)
+    at_hand.store.objection = lambda each: tries.append(len(each)) or objection(each)
+
+    for _ in range(10):
+        before = len(tries)
+        at_hand.write()
+        assert len(tries) - before <= 2
+    assert tries == [10] + [1] * 10
+    at_hand.write()
+
+    assert len(tries) == 11
+    assert len(at_hand.ledger.unwritten) == 10
 
 
 def test_outage_cuts_nothing(at_hand: SimpleNamespace) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -42,6 +44,7 @@ def test_statements_commit_where_the_project_switches_autocommit_off(
     assert not connection.get_autocommit()
 
 
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="the worker sets nothing on SQLite")
 def test_connection_that_was_right_is_left_to_the_host() -> None:
     connection.ensure_connection()
     driver = connection.connection
@@ -51,6 +54,54 @@ def test_connection_that_was_right_is_left_to_the_host() -> None:
     session.end()
 
     assert connection.connection is driver
+
+
+def lock_waits() -> tuple[Any, ...]:
+    """Return how long this connection waits for locks, as its server says it."""
+    names = {
+        "postgresql": "SELECT current_setting('lock_timeout')",
+        "mysql": "SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout",
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(names[connection.vendor])
+        waits: tuple[Any, ...] = tuple(cursor.fetchone())
+    return waits
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="SQLite has a timeout of Django's")
+def test_locks_of_others_are_not_waited_for_without_end(fresh: None) -> None:
+    of_host = lock_waits()
+    session = Session("default", lock_seconds=1.25)
+
+    session.begin()
+    of_worker = lock_waits()
+    session.end()
+
+    assert of_worker == {"postgresql": ("1250ms",), "mysql": (2, 2)}[connection.vendor]
+    assert lock_waits() == of_host
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="PostgreSQL only")
+def test_less_patience_of_the_projects_own_is_left(fresh: None) -> None:
+    session = Session("default")
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout TO '10ms'")
+
+    session.begin()
+
+    assert lock_waits() == ("10ms",)
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="PostgreSQL has such poolers")
+def test_behind_a_pooler_nothing_is_set_that_others_would_inherit(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.ensure_connection()
+    monkeypatch.setattr(type(connection.connection), "info", SimpleNamespace(backend_pid=1))
+
+    Session("default").begin()
+
+    assert lock_waits() == ("0",)
 
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="PostgreSQL only")

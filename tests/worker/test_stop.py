@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -32,11 +33,9 @@ def test_signal_counts_as_a_request(stop: StopRequests, number: int) -> None:
     assert stop.count == 0
     os.kill(os.getpid(), number)
     assert stop.count == 1
-    first = stop.first_at
     os.kill(os.getpid(), number)
 
     assert stop.count == 2
-    assert stop.first_at == first is not None
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,22 @@ def test_request_counts_without_a_signal() -> None:
     stop.close()
 
     assert stop.count == 1
-    assert stop.first_at is not None
+
+
+def test_grace_counts_from_the_first_request(clock_of: Callable[[str], Any]) -> None:
+    clock = clock_of("dayfly.worker.stop")
+    stop = StopRequests()
+    try:
+        assert stop.seconds_left(5) is None
+        stop.request()
+        assert stop.seconds_left(None) is None
+        clock.now += 3
+        stop.request()
+        assert stop.seconds_left(5) == 2
+        clock.now += 3
+        assert stop.seconds_left(5) == 0
+    finally:
+        stop.close()
 
 
 def test_handlers_and_descriptors_are_put_back() -> None:

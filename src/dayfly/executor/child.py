@@ -149,6 +149,9 @@ class Life:
         if frame.kind == wire.RECORDED:
             for call_id in frame.head["ids"]:
                 self._call_back(call_id)
+        elif frame.kind == wire.REFUSED:
+            for call_id in frame.head["ids"]:
+                self.waiting.pop(call_id, None)
         else:
             self._run_and_report(frame)
             self.had_last = frame.head["is_last"]

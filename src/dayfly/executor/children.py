@@ -234,11 +234,14 @@ class Children:
         else:
             self.let_go(child, now=now, leave=leave)
 
-    def recorded(self, child: Child, call_id: str, *, now: float, leave: float) -> None:
-        """Note that *call_id* is recorded, and that the child is told."""
+    def recorded(
+        self, child: Child, call_id: str, *, stands: bool, now: float, leave: float
+    ) -> None:
+        """Note that *call_id* is recorded, as it was reported or not, and that the child is told."""
         child.unrecorded.discard(call_id)
         if child.state is State.BUSY:
-            child.unheard.add(call_id)
+            if stands:
+                child.unheard.add(call_id)
         elif child.state is State.REPORTED:
             self.let_go(child, now=now, leave=leave)
 

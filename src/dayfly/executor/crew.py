@@ -170,7 +170,7 @@ class Crew:
         """Let the waiting children go, and fork no more ahead."""
         self.nursery.dismiss()
 
-    def say_recorded(self, call_ids: Iterable[str]) -> None:
+    def say_recorded(self, call_ids: Iterable[str], *, stands: bool) -> None:
         """Let the children of reported calls go on: each hears of all of its own at once."""
         said: dict[Child, list[str]] = {}
         for call_id in call_ids:
@@ -178,7 +178,7 @@ class Crew:
             if child is not None:
                 said.setdefault(child, []).append(call_id)
         for child, ids in said.items():
-            self.supervisor.say_recorded(child, ids)
+            self.supervisor.say_recorded(child, ids, stands=stands)
 
     def end(self, call_id: str, why: Outcome, *, grace_seconds: float) -> bool:
         """Stop a running call: TERM to its child's group, then KILL. It is cancelled only if nothing else ends it."""

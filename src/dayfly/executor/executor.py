@@ -168,7 +168,15 @@ class Executor:
 
     def say_recorded(self, *call_ids: str) -> None:
         """Let the children of reported calls go on. Harmless when they are gone, or did not wait."""
-        self._runner.say_recorded(call_ids)
+        self._runner.say_recorded(call_ids, stands=True)
+
+    def say_refused(self, *call_ids: str) -> None:
+        """
+        Let the children of reported calls go on, without what waits for the record of the report.
+
+        For a host that recorded something else: what the call meant to tell the world is not so.
+        """
+        self._runner.say_recorded(call_ids, stands=False)
 
     def take_exits(self) -> list[ChildExit]:
         """

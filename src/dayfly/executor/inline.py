@@ -187,10 +187,11 @@ class Inline:
     def dismiss_standby(self) -> None:
         """There is nobody to let go."""
 
-    def say_recorded(self, call_ids: Iterable[str]) -> None:
+    def say_recorded(self, call_ids: Iterable[str], *, stands: bool) -> None:
         """Run what waited for the record of *call_ids*."""
         for call_id in call_ids:
-            for callback in self._waiting.pop(call_id, ()):
+            callbacks = self._waiting.pop(call_id, [])
+            for callback in callbacks if stands else ():
                 try:
                     callback()
                 except KeyboardInterrupt:

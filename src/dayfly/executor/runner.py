@@ -87,8 +87,12 @@ class Runner(Protocol):
     def dismiss_standby(self) -> None:
         """Let the waiting children go, and fork no more ahead."""
 
-    def say_recorded(self, call_ids: Iterable[str]) -> None:
-        """Let what waits for the record of *call_ids* go on. Harmless when nothing does."""
+    def say_recorded(self, call_ids: Iterable[str], *, stands: bool) -> None:
+        """
+        Let what waits for the record of *call_ids* go on, or be forgotten where a report does not stand.
+
+        Harmless when nothing waits.
+        """
 
     def end(self, call_id: str, why: Outcome, *, grace_seconds: float) -> bool:
         """Stop a running call; tell whether it is being stopped for that."""

@@ -155,12 +155,13 @@ class Supervisor:
         )
         self._send(child, wire.encode(wire.CALL, order, call.payload))
 
-    def say_recorded(self, child: Child, call_ids: list[str]) -> None:
-        """Tell a child that its reports of *call_ids* are recorded, so that what waits for that may go on."""
-        now = time.monotonic()
+    def say_recorded(self, child: Child, call_ids: list[str], *, stands: bool) -> None:
+        """Tell a child that its reports of *call_ids* are recorded, or do not stand: see Runner."""
+        now, leave = time.monotonic(), self._terms.leave_seconds
         for call_id in call_ids:
-            self.children.recorded(child, call_id, now=now, leave=self._terms.leave_seconds)
-        self._send(child, wire.encode(wire.RECORDED, {"ids": call_ids}))
+            self.children.recorded(child, call_id, stands=stands, now=now, leave=leave)
+        kind = wire.RECORDED if stands else wire.REFUSED
+        self._send(child, wire.encode(kind, {"ids": call_ids}))
         self._close_if_leaving(child)
 
     def wait(self, timeout: float | None) -> bool:

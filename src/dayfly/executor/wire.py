@@ -6,6 +6,7 @@ Both sides: plain data. Frames on the socket between a parent and one child.
       CALL  {id, target, ...} + payload ->
                                         <- REPORT {id, outcome, ...} + value
       RECORDED {ids}                    ->   (only when something in the child waits for it)
+      REFUSED {ids}                     ->   (the report does not stand: what waits is forgotten)
 
 A frame is a kind, the length of a JSON head, the length of a body, then both.
 The parent reads heads with `json` and checks every field: what a child sends is
@@ -23,6 +24,7 @@ CALL = 1
 RECORDED = 2
 REPORT = 3
 READY = 4
+REFUSED = 5
 
 _PREFIX = struct.Struct("!4sBII")
 _MAGIC = b"dfly"

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
 from django.db.utils import Error
 from django.utils.module_loading import import_string
 
+from dayfly import queue
 from dayfly.backend import DatabaseBackend
-from dayfly.compat import InvalidTaskBackend, task_backends
 from dayfly.conf import Settings
 from dayfly.exceptions import DayflyError
 from dayfly.executor import AfterCalls, RecyclePolicy
+from dayfly.management import arguments
+from dayfly.management.progress import progress_bar
 from dayfly.worker.options import WorkerOptions, default_name, usable_cpus
 from dayfly.worker.worker import Worker
 
@@ -48,15 +48,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     how = parser.add_argument_group("how they are run")
     how.add_argument(
-        "--concurrency", type=_positive, default=None, metavar="N",
+        "--concurrency", type=arguments.positive, default=None, metavar="N",
         help="How many tasks run at once (default: CONCURRENCY, or one for each usable CPU).",
     )  # fmt: skip
     how.add_argument(
-        "--max-tasks-per-child", type=_count, default=None, metavar="N",
+        "--max-tasks-per-child", type=arguments.count, default=None, metavar="N",
         help="Replace a child after N tasks; 0: never (default: MAX_TASKS_PER_CHILD, or 1).",
     )  # fmt: skip
     how.add_argument(
-        "--max-tasks-per-child-jitter", type=_count, default=None, metavar="N",
+        "--max-tasks-per-child-jitter", type=arguments.count, default=None, metavar="N",
         help="Up to N tasks more, drawn for each child (default: 0).",
     )  # fmt: skip
     how.add_argument(
@@ -76,12 +76,12 @@ def add_arguments(parser: ArgumentParser) -> None:
              "(default: PRELOAD).",
     )  # fmt: skip
     how.add_argument(
-        "--template-idle-seconds", type=_seconds, default=None, metavar="SECONDS",
+        "--template-idle-seconds", type=arguments.seconds, default=None, metavar="SECONDS",
         help="Let the template go when nothing was to be done for so long; it starts again with the "
              "next task (default: TEMPLATE_IDLE_SECONDS, or 600).",
     )  # fmt: skip
     how.add_argument(
-        "--standby", type=_count, default=None, metavar="N",
+        "--standby", type=arguments.count, default=None, metavar="N",
         help="Children forked ahead (default: STANDBY, or as many as run at once).",
     )  # fmt: skip
     how.add_argument(
@@ -99,15 +99,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     until = parser.add_argument_group("when it looks, and when it leaves")
     until.add_argument(
-        "--interval", type=_seconds, default=None, metavar="SECONDS",
+        "--interval", type=arguments.seconds, default=None, metavar="SECONDS",
         help="Look into the queue at least so often (default: INTERVAL, or 1).",
     )  # fmt: skip
     until.add_argument("--batch", action="store_true", help="Leave when the queue is empty.")
     until.add_argument(
-        "--max-tasks", type=_positive, default=None, metavar="N", help="Leave after N tasks."
+        "--max-tasks",
+        type=arguments.positive,
+        default=None,
+        metavar="N",
+        help="Leave after N tasks.",
     )
     until.add_argument(
-        "--grace", type=_seconds, default=None, metavar="SECONDS",
+        "--grace", type=arguments.seconds, default=None, metavar="SECONDS",
         help="After the first request to stop, let tasks run so long, then stop them and give "
              "their jobs back (default: GRACE_SECONDS, or until they finish).",
     )  # fmt: skip
@@ -131,7 +135,7 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
     _configure_logging(options["verbosity"], command.stdout)
     try:
         worker_options = make_options(options)
-        with _progress(worker_options) as on_finished:
+        with progress_bar(partial(_count_ready, worker_options), unit="task") as on_finished:
             worker = Worker(worker_options, on_finished=on_finished)
             worker.run()
     except (DayflyError, ImproperlyConfigured) as error:
@@ -153,14 +157,14 @@ def make_options(options: dict[str, Any]) -> WorkerOptions:
     Raises:
         CommandError: the backend is not dayfly's, or two flags contradict each other.
     """
-    backend = _backend(options["backend_name"])
+    backend = arguments.database_backend(options["backend_name"])
     settings: Settings = backend.settings
 
     def chosen(flag: str, option: str) -> Any:
         return options[flag] if options.get(flag) is not None else getattr(settings, option)
 
-    queues = ("*",) if options["queues"] is None else _names(options["queues"])
-    exclude = _names(options["exclude_queues"])
+    queues = ("*",) if options["queues"] is None else arguments.names(options["queues"])
+    exclude = arguments.names(options["exclude_queues"])
     if not queues:
         raise CommandError("--queues names no queue: give names, separated by commas, or * for all")
     _warn_of_unknown_queues(backend, queues + exclude)
@@ -175,7 +179,7 @@ def make_options(options: dict[str, Any]) -> WorkerOptions:
         settings=settings,
         launcher=chosen("launcher", "launcher") or ("template" if template_settings else "fork"),
         template_settings=template_settings,
-        preload=settings.preload if preload is None else _names(preload),
+        preload=settings.preload if preload is None else arguments.names(preload),
         warm_up=settings.template_warm_up or "",
         template_idle_seconds=chosen("template_idle_seconds", "template_idle_seconds"),
         backend_name=options["backend_name"],
@@ -201,23 +205,9 @@ def make_options(options: dict[str, Any]) -> WorkerOptions:
     )
 
 
-def _backend(alias: str) -> DatabaseBackend:
-    try:
-        backend = task_backends[alias]
-    except InvalidTaskBackend as error:
-        raise CommandError(str(error)) from error
-    if not isinstance(backend, DatabaseBackend):
-        message = (
-            f"Backend {alias!r} is not a database backend of dayfly: look at TASKS[{alias!r}]."
-        )
-        raise CommandError(message)
-    if backend.database not in connections:
-        message = (
-            f"TASKS[{alias!r}] has its tables on database {backend.database!r}, "
-            "which is not in DATABASES: add it there, or correct the option DATABASE."
-        )
-        raise CommandError(message)
-    return backend
+def _count_ready(options: WorkerOptions) -> int | None:
+    """Return how many jobs a batch has to run; None where no end is in sight."""
+    return queue.count_ready(options.selection, using=options.using) if options.batch else None
 
 
 def _warn_of_unknown_queues(backend: DatabaseBackend, names: tuple[str, ...]) -> None:
@@ -251,10 +241,6 @@ def _policy(settings: Settings, calls: int, jitter: int) -> RecyclePolicy:
     return made
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for part in text.split(",") if (name := part.strip()))
-
-
 def _configure_logging(verbosity: int, stream: Any) -> None:
     """Log to the terminal unless the project's LOGGING says where to, and as much as it says."""
     if verbosity != 1 or logger.level == logging.NOTSET:  # 1 is what nobody asked for
@@ -263,61 +249,3 @@ def _configure_logging(verbosity: int, stream: Any) -> None:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("[{asctime}] {message}", "%H:%M:%S", "{"))
         logger.addHandler(handler)
-
-
-class _progress:  # noqa: N801 - a context manager that reads as a function
-    """A progress bar for --batch on a terminal, where tqdm is installed (dayfly[progress])."""
-
-    def __init__(self, options: WorkerOptions) -> None:
-        self._options = options
-        self._bar: Any = None
-
-    def __enter__(self) -> Callable[[int], None]:
-        if self._options.batch and sys.stderr is not None and sys.stderr.isatty():
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                return lambda count: None
-            from dayfly import queue
-
-            total = queue.count_ready(self._options.selection, using=self._options.using)
-            self._bar = tqdm(total=total, unit="task")
-            return self._update
-        return lambda count: None
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _update(self, count: int) -> None:
-        self._bar.update(count)
-
-
-def _positive(text: str) -> int:
-    return _whole_number(text, least=1, words="above 0")
-
-
-def _count(text: str) -> int:
-    return _whole_number(text, least=0, words="from 0 up")
-
-
-def _whole_number(text: str, *, least: int, words: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < least:
-        message = f"{text!r} is not a whole number {words}"
-        raise argparse.ArgumentTypeError(message)
-    return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not math.isfinite(value) or value < 0:
-        message = f"{text!r} is not a number of seconds from 0 up"
-        raise argparse.ArgumentTypeError(message)
-    return value

@@ -1,7 +1,7 @@
 """
 The verbs of the queue. Every statement that locks is in this package, nowhere else.
 
-    add -> (promote) -> claim -> finish -> note_exits
+    add -> (promote) -> claim -> finish -> note_exits ... prune
                           |
                         rescue, when the worker went silent
 
@@ -16,8 +16,23 @@ from __future__ import annotations
 from dayfly.queue.claims import claim, held
 from dayfly.queue.entries import add, count_ready, next_due_seconds, notify, promote
 from dayfly.queue.outcomes import finish, note_exits
+from dayfly.queue.prunings import (
+    count_prunable,
+    count_prunable_workers,
+    prune,
+    prune_workers,
+)
 from dayfly.queue.rescues import has_stranded, rescue
-from dayfly.queue.rows import Claim, NewJob, NewRun, Rescued, RunExit, Selection, Settlement
+from dayfly.queue.rows import (
+    Claim,
+    NewJob,
+    NewRun,
+    Pruning,
+    Rescued,
+    RunExit,
+    Selection,
+    Settlement,
+)
 from dayfly.queue.workers import heartbeat, register, retire
 
 __all__ = [
@@ -25,12 +40,15 @@ __all__ = [
     "Claim",
     "NewJob",
     "NewRun",
+    "Pruning",
     "Rescued",
     "RunExit",
     "Selection",
     "Settlement",
     "add",
     "claim",
+    "count_prunable",
+    "count_prunable_workers",
     "count_ready",
     "finish",
     "has_stranded",
@@ -40,6 +58,8 @@ __all__ = [
     "note_exits",
     "notify",
     "promote",
+    "prune",
+    "prune_workers",
     "register",
     "rescue",
     "retire",

@@ -21,7 +21,9 @@ class Fault(Enum):
     #: The connection is gone, and nobody said why: connect, and try again. If that happens again
     #: and again, the statement may be the reason.
     BROKEN = "broken"
-    #: Neither: a server that is away, a standby, full, or locked; a table or a right that is
+    #: Somebody else held locks on the same rows or tables for longer than may be waited.
+    LOCKED = "locked"
+    #: None of these: a server that is away, a standby, or full; a table or a right that is
     #: missing. What failed may succeed later, as it is.
     NOT_NOW = "not now"
 
@@ -42,8 +44,12 @@ POSTGRESQL_TRANSIENT = frozenset({"40001", "40P01"})
 MYSQL_VALUE = frozenset({1118, 1153, 1267, 1292, 1300, 1301, 1366, 1411, 3988})
 #: Gone away, lost during a query, lost at some system call. Source: errmsg.h.
 MYSQL_BROKEN = frozenset({2006, 2013, 2055})
-#: Lock wait timeout and deadlock of MySQL and MariaDB.
-MYSQL_TRANSIENT = frozenset({1205, 1213})
+#: Deadlock of MySQL and MariaDB.
+MYSQL_TRANSIENT = frozenset({1213})
+
+#: lock_not_available, and the lock wait timeout of MySQL and MariaDB.
+POSTGRESQL_LOCKED = "55P03"
+MYSQL_LOCKED = 1205
 
 
 def fault_of(error: Error) -> Fault:
@@ -55,6 +61,8 @@ def fault_of(error: Error) -> Fault:
     state, number = _state(error), _number(error)
     if (state is not None and state.startswith(POSTGRESQL_VALUE)) or number in MYSQL_VALUE:
         return Fault.VALUE
+    if state == POSTGRESQL_LOCKED or number == MYSQL_LOCKED:
+        return Fault.LOCKED
     if _is_broken(error, state, number):
         return Fault.BROKEN
     return Fault.NOT_NOW

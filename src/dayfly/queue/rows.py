@@ -36,6 +36,19 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pruning:
+    """Which finished jobs are to be deleted."""
+
+    backend_name: str
+    #: None is every queue.
+    queues: tuple[str, ...] | None
+    exclude: tuple[str, ...] = ()
+    #: How long ago they must have ended; what failed may be kept for longer.
+    min_age_days: float
+    failed_min_age_days: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """A job that is now held by one worker, as it was when it was claimed."""
 

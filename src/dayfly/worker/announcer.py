@@ -119,6 +119,17 @@ def one_line(text: str, max_chars: int = 500) -> str:
     return shown + ("..." if len(text) > max_chars else "")
 
 
+def is_locked(claim: Claim, why: str) -> None:
+    """Say that the outcome of a run waits for somebody else's transaction."""
+    logger.warning(
+        "The outcome of task %s id=%s waits: another session holds locks on its rows (%s)."
+        " It is written when that session has committed.",
+        claim.task_path,
+        claim.job_id,
+        one_line(why),
+    )
+
+
 def was_lost(options: WorkerOptions, *, jobs: int) -> None:
     """Say that others took this worker for dead."""
     logger.warning(
@@ -131,9 +142,9 @@ def was_lost(options: WorkerOptions, *, jobs: int) -> None:
 
 
 def leaving_unwritten(options: WorkerOptions, *, outcomes: int) -> None:
-    """Say what is lost with a worker that leaves while the database is away."""
+    """Say what is lost with a worker that leaves while the database is away, or the rows are locked."""
     logger.error(
-        "The database is away: %d outcomes could not be written. Their jobs run again when"
+        "%d outcomes could not be written in the database. Their jobs run again when"
         " the lease of this worker has ended. worker_id=%s",
         outcomes,
         options.name,

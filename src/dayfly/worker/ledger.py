@@ -34,8 +34,12 @@ class Entry:
     report: RunReport | None
     #: How often something was left out of the settlement, as the database refused it.
     cuts: int = 0
+    #: Whether the job failed over that, though its child reported that it returned.
+    is_overruled: bool = False
     #: How often the connection broke while it was written alone.
     breaks: int = 0
+    #: When to try again what somebody else held locked (time.monotonic()); 0: nobody did.
+    locked_until: float = 0.0
 
 
 class Ledger:

@@ -3,14 +3,15 @@ Parent side: what ended is written here, and the children hear that it was.
 
     report -> settlement -> one transaction for all of a turn -> RECORDED to each child
 
-What cannot be written now waits in the ledger; what a row's own content keeps from
-being written is written without it.
+What cannot be written now waits in the ledger, and the others go before it; what a row's
+own content keeps from being written is written without it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from uuid import UUID
@@ -25,7 +26,7 @@ from dayfly.worker.announcer import logger
 from dayfly.worker.clock import DatabaseClock
 from dayfly.worker.ledger import Entry, Ledger, claim_key
 from dayfly.worker.options import WorkerOptions
-from dayfly.worker.store import ConnectionBroke, DatabaseAway, Store
+from dayfly.worker.store import ConnectionBroke, DatabaseAway, RowsLocked, Store
 
 ANNOUNCE = "dayfly.worker.perform.announce"
 #: How long outcomes gather at least while the worker is busy; as long as the last words with the
@@ -36,6 +37,8 @@ MAX_GATHER_SECONDS = 0.2
 #: So often may the connection break under one outcome before that is cut: a packet that is too
 #: large for MySQL, a text that has the server's memory run out.
 MAX_BREAKS = 5
+#: How long an outcome waits whose rows somebody else holds locked, before it is tried again.
+LOCKED_SECONDS = 5.0
 #: How many joined children a busy worker notes together.
 EXITS_AT_ONCE = 50
 
@@ -133,15 +136,18 @@ class Outbox:
         Raises:
             DatabaseAway: nothing is lost, and the next call tries again.
         """
-        if self._ledger.unwritten and not self._is_wary:
+        if not self._is_wary:
             self._write_together(worker_id)
-        while self._ledger.unwritten:
-            self._write_alone(worker_id)
+        while entry := self._next_alone():
+            if not self._write_alone(worker_id, entry):
+                return  # each costs the time that locks are waited for, and the lease must be kept
         self._is_wary = False
         exits = self._ledger.exits
         if exits and (len(exits) >= EXITS_AT_ONCE or not self._executor.waiting):
-            self._store.call(partial(queue.note_exits, exits, using=self._options.using))
-            self._ledger.exits = []
+            note = partial(queue.note_exits, exits, using=self._options.using)
+            with suppress(RowsLocked):  # they wait for the next turn
+                self._store.call(note, may_be_locked=True)
+                self._ledger.exits = []
 
     def tell(self) -> None:
         """
@@ -155,56 +161,86 @@ class Outbox:
                 announcer.finished(entry.claim, entry.report, show_output=self._options.show_output)
 
     def _write_together(self, worker_id: UUID) -> None:
-        entries = self._ledger.unwritten
+        """Write all outcomes but those that met a lock before."""
+        entries = [entry for entry in self._ledger.unwritten if not entry.locked_until]
+        if not entries:
+            return
         try:
             accepted = self._finish(worker_id, entries)
-        except Error:
-            self._is_wary = True  # one of them was refused: the others must not suffer for it
+        except (Error, RowsLocked):
+            self._is_wary = True  # it is one of them: the others must not suffer for it
         except ConnectionBroke:
             self._is_wary = True
             raise
         else:
-            self._ledger.unwritten = []
+            self._ledger.unwritten = [e for e in self._ledger.unwritten if e.locked_until]
             self._note_written(entries, accepted)
 
-    def _write_alone(self, worker_id: UUID) -> None:
-        """Write the first outcome; what keeps it from being written is left out, the output first."""
+    def _next_alone(self) -> Entry | None:
+        """Return the first outcome that may be tried now, if there is one."""
+        now = time.monotonic()
+        return next((e for e in self._ledger.unwritten if e.locked_until <= now), None)
+
+    def _write_alone(self, worker_id: UUID, entry: Entry) -> bool:
+        """
+        Write one outcome; what keeps it from being written is left out, the output first.
+
+        False: somebody else holds its rows locked.
+        """
         unwritten = self._ledger.unwritten
-        entry = unwritten[0]
+        place = next(number for number, each in enumerate(unwritten) if each is entry)
         try:
             accepted = self._finish(worker_id, [entry])
+        except RowsLocked as error:
+            if not entry.locked_until:
+                announcer.is_locked(entry.claim, str(error))
+            del unwritten[place]
+            unwritten.append(replace(entry, locked_until=time.monotonic() + LOCKED_SECONDS))
+            return False
         except Error as error:
             logger.warning("The database refused a row: %s", announcer.one_line(str(error)))
-            unwritten[0] = _cut(entry, error)
+            unwritten[place] = _cut(entry, error)
         except DatabaseAway as error:
             if isinstance(error, ConnectionBroke):
                 entry = replace(entry, breaks=entry.breaks + 1)
                 if entry.breaks > MAX_BREAKS and not _is_bare(entry):
                     entry = _cut(entry, error)
-            unwritten[:] = [*unwritten[1:], entry]  # the others come first now
+            del unwritten[place]
+            unwritten.append(entry)  # the others come first now
             raise
         else:
-            del unwritten[0]
+            del unwritten[place]
             self._note_written([entry], accepted)
+        return True
 
     def _finish(self, worker_id: UUID, entries: Sequence[Entry]) -> set[UUID]:
         settlements = [entry.settlement for entry in entries]
         return self._store.call(
             partial(queue.finish, worker_id, settlements, using=self._options.using),
             may_be_refused=not all(_is_bare(entry) for entry in entries),
+            may_be_locked=True,
         )
 
     def _note_written(self, entries: Sequence[Entry], accepted: Collection[UUID]) -> None:
-        self._let_go_on(entries)
+        self._let_go_on(entries, accepted)
         for entry in entries:
             self._close(entry, accepted=entry.claim.job_id in accepted)
 
-    def _let_go_on(self, entries: Iterable[Entry]) -> None:
-        """Tell the children what is recorded. One that was stopped has not finished, whatever waits to say so."""
-        reports = (entry.report for entry in entries)
-        self._executor.say_recorded(
-            *(each.call_id for each in reports if each and each.outcome is not Outcome.STOPPED)
-        )
+    def _let_go_on(self, entries: Iterable[Entry], accepted: Collection[UUID]) -> None:
+        """
+        Tell the children what is recorded, and whether as they reported it.
+
+        One that was stopped has not finished, whatever waits to say so.
+        """
+        recorded: list[str] = []
+        refused: list[str] = []
+        for entry in entries:
+            if entry.report is not None and entry.report.outcome is not Outcome.STOPPED:
+                stands = entry.claim.job_id in accepted and not entry.is_overruled
+                (recorded if stands else refused).append(entry.report.call_id)
+        self._executor.say_recorded(*recorded)
+        if refused:
+            self._executor.say_refused(*refused)
 
     def _close(self, entry: Entry, *, accepted: bool) -> None:
         report = entry.report
@@ -224,7 +260,7 @@ class Outbox:
             return
         self.finished += 1
         self._on_finished(1)
-        if is_unheard or not report.was_sent:  # its child cannot do it any more
+        if is_unheard or entry.is_overruled or not report.was_sent:  # its child cannot do it
             self._announce(entry.claim.job_id)
 
     def _announce(self, job_id: object) -> None:
@@ -244,6 +280,7 @@ def _cut(entry: Entry, error: Exception) -> Entry:
         settlement = record.bare(entry.settlement, announcer.one_line(str(error)).rstrip("."))
         if report and settlement.run and settlement is not entry.settlement:
             report = replace(report, outcome=Outcome.RAISED, message=settlement.run.message)
+            entry = replace(entry, is_overruled=True)
     return replace(entry, settlement=settlement, report=report, cuts=entry.cuts + 1, breaks=0)
 
 

@@ -25,7 +25,7 @@ class StopRequests:
 
     def __init__(self) -> None:
         self.count = 0
-        self.first_at: float | None = None
+        self._first_at: float | None = None
         #: Whether a task runs in this process now, for the second signal to interrupt.
         self.runs_task: Callable[[], bool] = lambda: False
         self._read_fd, self._write_fd = os.pipe()
@@ -45,8 +45,14 @@ class StopRequests:
     def request(self) -> None:
         """Ask to stop, as a signal does."""
         self.count += 1
-        if self.first_at is None:
-            self.first_at = time.monotonic()
+        if self._first_at is None:
+            self._first_at = time.monotonic()
+
+    def seconds_left(self, grace_seconds: float | None) -> float | None:
+        """Return how long tasks may still run; 0 when the first request asks no more; None: no end is set."""
+        if self._first_at is None or grace_seconds is None:
+            return None
+        return max(self._first_at + grace_seconds - time.monotonic(), 0.0)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable once a signal came."""

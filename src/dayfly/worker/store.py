@@ -38,6 +38,10 @@ class ConnectionBroke(DatabaseAway):
     """The same, and the connection broke under the statement, which may be the reason."""
 
 
+class RowsLocked(DayflyError):
+    """The database is there, but somebody else holds locks on what was to be written. Nothing was."""
+
+
 class Store:
     """Calls verbs on one database, and notices when it goes and comes back."""
 
@@ -69,13 +73,16 @@ class Store:
         self._pause = 0.0
         self._next_try = 0.0
 
-    def call(self, verb: Callable[[], T], *, may_be_refused: bool = False) -> T:
+    def call(
+        self, verb: Callable[[], T], *, may_be_refused: bool = False, may_be_locked: bool = False
+    ) -> T:
         """
         Call *verb* and return what it returns.
 
         Raises:
             DatabaseAway: it failed, now or a moment ago. Whether it took effect is unknown: verbs
                 may be repeated.
+            RowsLocked: only if it *may_be_locked*: somebody else holds what it wants to write.
             django.db.Error: only if it *may_be_refused*: the database refused a value in it, and
                 would do so again.
         """
@@ -91,6 +98,8 @@ class Store:
             if has_begun and may_be_refused and fault is Fault.VALUE:
                 self._hang_up_if_broken()
                 raise
+            if has_begun and may_be_locked and fault is Fault.LOCKED:
+                raise RowsLocked(_sentence(error)) from error
             is_broken = has_begun and fault is Fault.BROKEN
             raise self._lose(error, ConnectionBroke if is_broken else DatabaseAway) from error
         self._welcome()
@@ -147,7 +156,7 @@ class Store:
 
     def _lose(self, error: Error, kind: type[DatabaseAway]) -> DatabaseAway:
         now = time.monotonic()
-        sentence = f"The database cannot be used: {' '.join(str(error).split()).rstrip('.')}."
+        sentence = f"The database cannot be used: {_sentence(error)}."
         if self._away_since is None:
             if now - self._there_since >= STEADY_SECONDS:
                 self._pause = 0.0
@@ -176,6 +185,11 @@ class Store:
             connections[self.using].close()
         except Error:
             connections[self.using].connection = None  # it was broken already
+
+
+def _sentence(error: Error) -> str:
+    """Put what a driver says, often in several lines, into one."""
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def keep_write_ahead_log(driver: Any) -> None:

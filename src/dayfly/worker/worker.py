@@ -13,6 +13,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from django.db import connections
@@ -261,10 +262,9 @@ class Worker:
         due = self._executor.seconds_to_next_event()
         if due is not None:
             moments.append(due)
-        if self.stop.first_at is not None and self.options.grace_seconds is not None:
-            moments.append(
-                max(self.stop.first_at + self.options.grace_seconds - time.monotonic(), 0.0)
-            )
+        grace_left = self.stop.seconds_left(self.options.grace_seconds)
+        if grace_left is not None and not self._is_hurrying:
+            moments.append(grace_left)
         return min(moments)
 
     # Starting and stopping --------------------------------------------------
@@ -344,12 +344,7 @@ class Worker:
                 self.options.name,
             )
             self._executor.dismiss_standby()
-        grace = self.options.grace_seconds
-        is_late = (
-            grace is not None
-            and self.stop.first_at is not None
-            and time.monotonic() >= self.stop.first_at + grace
-        )
+        is_late = self.stop.seconds_left(self.options.grace_seconds) == 0
         if (self.stop.count > 1 or is_late) and not self._is_hurrying:
             self._is_hurrying = True
             logger.info("Stopping %d running tasks: they go back.", self._executor.running)
@@ -383,12 +378,13 @@ class Worker:
         deadline = time.monotonic() + self._executor.terms.leave_seconds
         while not self._executor.is_empty and time.monotonic() < deadline:
             self._hear_children(timeout=0.1)
-        try:
+        with suppress(DatabaseAway):  # its row stays as that of a worker that fell silent
             self._write_outcomes()
             self._outbox.tell()
-            self._store.call(partial(queue.retire, self._row.id, using=self.options.using))
-        except DatabaseAway:
-            announcer.leaving_unwritten(self.options, outcomes=len(self._ledger.unwritten))
+            if not self._ledger.unwritten:
+                self._store.call(partial(queue.retire, self._row.id, using=self.options.using))
+        if count := len(self._ledger.unwritten):
+            announcer.leaving_unwritten(self.options, outcomes=count)
         announcer.stopped(self.options, self._outbox.finished)
 
     def _look_around(self, surroundings: Surroundings) -> None:

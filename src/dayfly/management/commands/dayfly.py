@@ -1,4 +1,4 @@
-"""`manage.py dayfly worker`: the same as runworker, where another app owns that name."""
+"""`manage.py dayfly worker`, the same as runworker where another app owns that name; `manage.py dayfly prune`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from dayfly.management import workercommand
+from dayfly.management import prunecommand, workercommand
 
 
 class Command(BaseCommand):
     """Dayfly's commands under a name that nobody else has."""
 
-    help = "Dayfly's commands. `dayfly worker` is `runworker`, also where Django Channels owns that name."
+    help = (
+        "Dayfly's commands. `dayfly worker` is `runworker`, also where Django Channels owns that"
+        " name; `dayfly prune` deletes finished jobs."
+    )
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -21,11 +24,15 @@ class Command(BaseCommand):
         subparsers = parser.add_subparsers(dest="subcommand", required=True)
         worker = subparsers.add_parser("worker", help="Run background tasks (as runworker does).")
         workercommand.add_arguments(worker)
-        _add_djangos_flags(worker)
+        prune = subparsers.add_parser("prune", help="Delete finished jobs and their runs.")
+        prunecommand.add_arguments(prune)
+        for subparser in (worker, prune):
+            _add_djangos_flags(subparser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the subcommand."""
-        workercommand.run(self, options)
+        run = {"worker": workercommand.run, "prune": prunecommand.run}[options["subcommand"]]
+        run(self, options)
 
 
 def _add_djangos_flags(parser: ArgumentParser) -> None:

@@ -1,0 +1,84 @@
+"""What commands take from the command line: names, numbers, a backend."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from django.core.management.base import CommandError
+from django.db import connections
+
+from dayfly.backend import DatabaseBackend
+from dayfly.compat import InvalidTaskBackend, task_backends
+
+
+def database_backend(alias: str) -> DatabaseBackend:
+    """
+    Return the backend of the entry *alias* of TASKS.
+
+    Raises:
+        CommandError: there is none, it is not dayfly's, or its database is not in DATABASES.
+    """
+    try:
+        backend = task_backends[alias]
+    except InvalidTaskBackend as error:
+        raise CommandError(str(error)) from error
+    if not isinstance(backend, DatabaseBackend):
+        message = (
+            f"Backend {alias!r} is not a database backend of dayfly: look at TASKS[{alias!r}]."
+        )
+        raise CommandError(message)
+    if backend.database not in connections:
+        message = (
+            f"TASKS[{alias!r}] has its tables on database {backend.database!r}, "
+            "which is not in DATABASES: add it there, or correct the option DATABASE."
+        )
+        raise CommandError(message)
+    return backend
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Take names apart that are separated by commas."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def positive(text: str) -> int:
+    """Read a whole number above 0."""
+    return _whole_number(text, least=1, words="above 0")
+
+
+def count(text: str) -> int:
+    """Read a whole number from 0 up."""
+    return _whole_number(text, least=0, words="from 0 up")
+
+
+def _whole_number(text: str, *, least: int, words: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < least:
+        message = f"{text!r} is not a whole number {words}"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds from 0 up."""
+    return _number(text, words="seconds")
+
+
+def days(text: str) -> float:
+    """Read a number of days from 0 up."""
+    return _number(text, words="days")
+
+
+def _number(text: str, *, words: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not math.isfinite(value) or value < 0:
+        message = f"{text!r} is not a number of {words} from 0 up"
+        raise argparse.ArgumentTypeError(message)
+    return value

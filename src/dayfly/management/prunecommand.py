@@ -1,0 +1,107 @@
+"""`manage.py dayfly prune`: finished jobs, their runs, and the rows of workers that ended are deleted."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from functools import partial
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db.utils import Error
+
+from dayfly import queue
+from dayfly.management import arguments
+from dayfly.management.progress import progress_bar
+
+#: How many jobs go in one transaction.
+JOBS_AT_ONCE = 500
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the flags; those of django-tasks-db's prune_db_task_results are understood."""
+    parser.add_argument(
+        "--min-age-days", type=arguments.days, default=14.0, metavar="DAYS",
+        help="Delete jobs that ended so long ago (default: 14); 0: all that have ended.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--failed-min-age-days", type=arguments.days, default=None, metavar="DAYS",
+        help="The same for jobs that failed (default: as --min-age-days).",
+    )  # fmt: skip
+    parser.add_argument(
+        "--queues", "--queue-name", dest="queues", default="*", metavar="NAMES",
+        help="Only jobs of these queues, separated by commas (default: *, all).",
+    )  # fmt: skip
+    parser.add_argument(
+        "--exclude-queues", default="", metavar="NAMES",
+        help="No jobs of these queues, separated by commas.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--backend", dest="backend_name", default="default", metavar="ALIAS",
+        help="The entry of TASKS whose jobs are deleted (default: default).",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Delete nothing, and say what would be deleted."
+    )
+
+
+def run(command: BaseCommand, options: dict[str, Any]) -> None:
+    """
+    Prune as *options* say.
+
+    Raises:
+        CommandError: an option is wrong, or the database cannot be used; one sentence says why.
+    """
+    using = arguments.database_backend(options["backend_name"]).database
+    pruning = make_pruning(options)
+    try:
+        if options["dry_run"]:
+            jobs = queue.count_prunable(pruning, using=using)
+            workers = queue.count_prunable_workers(min_age_days=_longest(pruning), using=using)
+        else:
+            jobs = _prune(pruning, using)
+            workers = queue.prune_workers(min_age_days=_longest(pruning), using=using)
+    except Error as error:
+        message = (
+            f"The database cannot be used: {' '.join(str(error).split()).rstrip('.?!')}. What was"
+            f" deleted before stays so. Is the server up, and was `migrate dayfly"
+            f" --database={using}` run?"
+        )
+        raise CommandError(message) from error
+    command.stdout.write(
+        f"{'Would delete' if options['dry_run'] else 'Deleted'} {jobs} finished jobs with their"
+        f" runs, and {workers} rows of workers that have ended."
+    )
+
+
+def make_pruning(options: dict[str, Any]) -> queue.Pruning:
+    """
+    Read which jobs are meant.
+
+    Raises:
+        CommandError: --queues names none.
+    """
+    names = arguments.names(options["queues"])
+    if not names:
+        raise CommandError("--queues names no queue: give names, separated by commas, or * for all")
+    failed = options["failed_min_age_days"]
+    return queue.Pruning(
+        backend_name=options["backend_name"],
+        queues=None if "*" in names else names,
+        exclude=arguments.names(options["exclude_queues"]),
+        min_age_days=options["min_age_days"],
+        failed_min_age_days=options["min_age_days"] if failed is None else failed,
+    )
+
+
+def _prune(pruning: queue.Pruning, using: str) -> int:
+    total = 0
+    with progress_bar(partial(queue.count_prunable, pruning, using=using), unit="job") as done:
+        while count := queue.prune(pruning, limit=JOBS_AT_ONCE, using=using):
+            total += count
+            done(count)
+    return total
+
+
+def _longest(pruning: queue.Pruning) -> float:
+    """Workers stay for as long as any of the runs that they did."""
+    return max(pruning.min_age_days, pruning.failed_min_age_days)
