@@ -83,7 +83,7 @@ def test_running_finds_the_call_until_it_is_reported(children: Children) -> None
     assert child.state is State.STANDBY
     assert children.running("call-11") is None
     assert children.waiting_for("call-11") is child
-    children.recorded(child, "call-11", now=NOW, leave=3)
+    children.recorded(child, "call-11", stands=True, now=NOW, leave=3)
     assert child.state is State.STANDBY
     assert children.waiting_for("call-11") is None
 
@@ -95,9 +95,20 @@ def test_child_leaves_when_its_last_report_is_recorded(children: Children) -> No
     assert child.state is State.REPORTED
     assert children.next_event() is None
 
-    children.recorded(child, "call-11", now=NOW, leave=3)
+    children.recorded(child, "call-11", stands=True, now=NOW, leave=3)
     assert child.state is State.LEAVING
     assert children.due(NOW + 3) == [child]
+
+
+def test_busy_child_need_not_hear_what_was_refused(children: Children) -> None:
+    child = dispatch(children)
+    children.reported(child, waits=True, keep=True, now=NOW, leave=3)
+    dispatch(children)
+
+    children.recorded(child, "call-11", stands=False, now=NOW, leave=3)
+
+    assert not child.unrecorded
+    assert not child.unheard
 
 
 def test_busy_child_has_not_heard_yet_what_was_recorded(children: Children) -> None:
@@ -105,7 +116,7 @@ def test_busy_child_has_not_heard_yet_what_was_recorded(children: Children) -> N
     children.reported(child, waits=True, keep=True, now=NOW, leave=3)
     dispatch(children)
 
-    children.recorded(child, "call-11", now=NOW, leave=3)
+    children.recorded(child, "call-11", stands=True, now=NOW, leave=3)
     assert (child.unrecorded, child.unheard) == (set(), {"call-11"})
 
     children.reported(child, waits=False, keep=True, now=NOW, leave=3)

@@ -170,6 +170,37 @@ def test_child_has_only_its_own_descriptors(make_process: Make) -> None:
     assert set(theirs.values()) == {"/dev/null", output, *sockets}
 
 
+@pytest.mark.parametrize("launcher", ["fork", "copy"])
+def test_child_keeps_what_libraries_read_their_own_code_from(launcher: str, tmp_path: Path) -> None:
+    library = tmp_path / "libown.so.8"
+    library.touch()
+    reads, writes = os.open(library, os.O_RDONLY), os.open(library, os.O_RDWR)
+    other = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with Executor(launcher=launcher, standby=0) as executor:
+            executor.submit(Call.of(calls.lists_descriptors))
+            (report,) = collect(executor, 1)
+    finally:
+        for fd in (reads, writes, other):
+            os.close(fd)
+    theirs = load_value(report)
+
+    assert theirs[reads] == str(library)
+    assert theirs[writes] == theirs[other] == "/dev/null"
+
+
+def test_child_can_make_any_number_of_callbacks_for_c(make: Make) -> None:
+    """libffi maps them from a descriptor that it has had since somebody made the first."""
+    assert calls.makes_callbacks(1) == 7
+    executor = make()
+    executor.submit(Call.of(calls.makes_callbacks, 3_000))
+
+    (report,) = collect(executor, 1)
+
+    assert report.outcome is Outcome.RETURNED, report.message
+    assert load_value(report) == 7 * 3_000
+
+
 def test_child_has_no_handlers_and_a_group_of_its_own(make_process: Make) -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the wrappers in `signal` make an enum of each of 64 numbers: 0.2 ms a child
 import ctypes
+import fcntl
 import io
 import logging
 import os
@@ -86,6 +87,9 @@ def own_group() -> None:
     os.setpgid(0, 0)
 
 
+#: As the kernel names it; libffi may be linked into it.
+_INTERPRETER = os.path.realpath(sys.executable) if sys.executable else ""
+
 #: Files and sockets of log handlers that are the parent's. Never emptied: no finaliser shall run.
 _inherited: list[Any] = []
 
@@ -119,7 +123,7 @@ class StandardStreams:
 
 def drop_descriptors(keep: Collection[int]) -> None:
     """
-    Point every other descriptor at /dev/null.
+    Point every other descriptor at /dev/null, but those of the program's own code.
 
     Not closed: an inherited object (a driver's connection, an epoll) still knows its
     number, and must neither reach the parent's peer nor a file that got the number since.
@@ -128,12 +132,28 @@ def drop_descriptors(keep: Collection[int]) -> None:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in open_fds:
         # The listing itself had a descriptor, which is closed by now: mostly `null` got its number.
-        if fd > 2 and fd != null and fd not in keep:
+        if fd > 2 and fd != null and fd not in keep and not _is_of_code(fd):
             try:
                 os.dup2(null, fd, inheritable=False)
             except OSError:
                 pass
     os.close(null)
+
+
+def _is_of_code(fd: int) -> bool:
+    """
+    Tell whether *fd* only reads a shared library or the interpreter.
+
+    libffi, from 3.4.7, keeps one of the file that it was linked into, and maps callbacks from there:
+    without it, ctypes and cffi can make no more than some hundred in a child, then raise MemoryError.
+    """
+    try:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if ".so" not in os.path.basename(path) and path != _INTERPRETER:
+            return False
+        return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    except OSError:
+        return False
 
 
 def point_at_null(fd: int) -> None:
