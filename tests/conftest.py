@@ -5,13 +5,9 @@ import signal
 
 import pytest
 from django.db import connections
-from setproctitle import getproctitle
 
 from dayfly import queue
 from dayfly.models import Worker
-
-# It finds the place of the title by the environment, as long as no test has changed that.
-getproctitle()
 
 # A shell that starts something in the background has it ignore Ctrl-C, and nohup a hang-up. Python
 # leaves it at that, and so would the workers that tests start.

@@ -365,6 +365,24 @@ def test_numpy_is_reseeded_when_it_is_loaded() -> None:
     assert run_script(code, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1") == "4\n"
 
 
+def test_title_has_its_place_whatever_becomes_of_the_environment() -> None:
+    """It is found next to the first variable, as that was in the beginning."""
+    program = (
+        "import os, dayfly.executor as executor\n"
+        "from tests import calls\n"
+        "os.environ['FIRST'] = 'elsewhere' * 100\n"
+        "report = executor.run_call("
+        "executor.Call.of(calls.proc_cmdline), terms=executor.Terms(title='shop: child'))\n"
+        "print(executor.load_value(report))\n"
+    )
+    variables = {"FIRST": "here", **environment()}
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True
+    )
+
+    assert found.stdout.startswith("shop: child tests.calls.proc_cmdline ")
+
+
 def test_process_title_names_the_call() -> None:
     call = Call.of(calls.proc_cmdline)
 

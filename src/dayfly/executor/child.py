@@ -23,9 +23,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn
 
-from setproctitle import setproctitle, setthreadtitle
-
-from dayfly.executor import carry, confine, farewell, memory, tidy, wire, workdir
+from dayfly.executor import carry, confine, farewell, memory, tidy, titles, wire, workdir
 from dayfly.executor.call import INHERITED, RAW, resolve
 from dayfly.executor.child_codes import EXIT_CANNOT_REPORT
 from dayfly.executor.errors import CallNotSendable, message_of
@@ -342,16 +340,7 @@ def _clean(text: str, max_chars: int) -> str:
 
 
 def _show(title: str) -> None:
-    """
-    Say in process lists what this child does.
-
-    The name in /proc/self/stat gets no space: CPython counts the fields there to learn how
-    many threads run, and would warn a task that forks of threads that do not exist.
-    """
-    if not title.isprintable():  # NUL and halves of surrogate pairs are refused
-        title = "".join(char if char.isprintable() else "?" for char in title)
-    setproctitle(title)
-    setthreadtitle("dayfly-child")
+    titles.show(title, short="dayfly-child")
 
 
 def _highest(peak_bytes: int, *readings: MemoryReading | None) -> int:

@@ -15,10 +15,12 @@ import sys
 import types
 from typing import Any
 
-#: CPython compares the lower half of the count. Source: Include/refcount.h of 3.13, Include/object.h of 3.12.
-_IMMORTAL = 0xFFFFFFFF
-#: Where that is known to be so; 3.14 keeps flags beside the count.
-_VERSIONS = ((3, 12), (3, 13))
+#: What the lower half of the count is then, as CPython sets it itself, by version.
+#: Source: Include/refcount.h of 3.13 and 3.14, Include/object.h of 3.12.
+_IMMORTAL = {(3, 12): 0xFFFFFFFF, (3, 13): 0xFFFFFFFF, (3, 14): 3 << 30}
+#: 3.14 has flags in the upper half; with this one set its evaluation loop does not count, either.
+_FLAG_BYTES = 6
+_IMMORTAL_FLAG = 1
 #: What code is made of. It owns nothing that would have to be given back.
 _DEFINITIONS = (
     type,
@@ -55,7 +57,7 @@ def can_be_immortal() -> bool:
     """Tell whether this interpreter is one whose objects can be made so."""
     return (
         sys.implementation.name == "cpython"
-        and sys.version_info[:2] in _VERSIONS
+        and sys.version_info[:2] in _IMMORTAL
         and sys.byteorder == "little"
         and sys.maxsize > 2**32
         and not {"d", "t"} & set(sys.abiflags)
@@ -82,9 +84,13 @@ def make_immortal() -> int:
     definitions = [one for one in objects if type(one) in kinds]
     parts = [one for one in gc.get_referents(*definitions) if type(one) in _PARTS]
     addresses = {id(one) for one in (*definitions, *parts, *_constants(parts))}
-    count_of = ctypes.c_uint32.from_address
+    count_of, flags_of = ctypes.c_uint32.from_address, ctypes.c_uint16.from_address
+    immortal = _IMMORTAL[sys.version_info[:2]]
     for address in addresses:
-        count_of(address).value = _IMMORTAL
+        count_of(address).value = immortal
+    if sys.version_info >= (3, 14):
+        for address in addresses:
+            flags_of(address + _FLAG_BYTES).value |= _IMMORTAL_FLAG
     return len(addresses)
 
 

@@ -21,9 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from setproctitle import setproctitle, setthreadtitle
-
-from dayfly.executor import child, orphans, rehearsal, tidy
+from dayfly.executor import child, orphans, rehearsal, tidy, titles
 from dayfly.executor.fork import fork
 from dayfly.executor.terms import Terms
 
@@ -71,8 +69,7 @@ def serve(
     Children outlive a template that is killed: the parent, a subreaper, gets them. So they do not
     ask to die with the template; in the end it is the template that ends them.
     """
-    setproctitle("dayfly: template")
-    setthreadtitle("dayfly-template")
+    titles.show("dayfly: template", short="dayfly-template")
     line = _Line(control)
     tidy.outlive_parent()  # the line tells of its death; and whoever kills the template means only it
     tidy.adopt_orphans()

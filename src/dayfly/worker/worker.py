@@ -17,10 +17,9 @@ from contextlib import suppress
 from functools import partial
 
 from django.db import connections
-from setproctitle import setproctitle, setthreadtitle
 
 from dayfly import models, queue
-from dayfly.executor import Executor, RunReport
+from dayfly.executor import Executor, RunReport, titles
 from dayfly.worker import announcer, ground, launching
 from dayfly.worker.ahead import LookAhead
 from dayfly.worker.announcer import logger
@@ -294,8 +293,7 @@ class Worker:
         self._duties = Duties(options, self._clock)
         if was_away:
             self._duties.after_reconnect()
-        setproctitle(f"dayfly: worker {options.name} queues={row.queues}")
-        setthreadtitle("dayfly-worker")  # without a space: see executor/child.py
+        titles.show(f"dayfly: worker {options.name} queues={row.queues}", short="dayfly-worker")
         self._must_register = self._must_adopt = False  # nothing is held in a new name
 
     def _on_reopening(self) -> None:

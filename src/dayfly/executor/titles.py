@@ -1,0 +1,22 @@
+"""Both sides: what a process is called in process lists."""
+
+from __future__ import annotations
+
+from setproctitle import getproctitle, setproctitle, setthreadtitle
+
+# It looks for the place of the title next to the first variable of the environment, once: now,
+# before that variable can be replaced (PWD is, in a new release, and often stands first).
+getproctitle()
+
+
+def show(title: str, *, short: str) -> None:
+    """
+    Say what this process does, and in one word (15 characters) what it is.
+
+    *short*, the name in /proc/self/stat, gets no space: CPython counts the fields there to learn
+    how many threads run, and would warn a task that forks of threads that do not exist.
+    """
+    if not title.isprintable():  # NUL and halves of surrogate pairs are refused
+        title = "".join(char if char.isprintable() else "?" for char in title)
+    setproctitle(title)
+    setthreadtitle(short)
