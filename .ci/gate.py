@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 
+import debian
 import environment
 import interpreters
 import matrix
@@ -26,6 +27,21 @@ from matrix import Pair
 from steps import Score, Step, run
 
 KERNEL_TITLE = "Real kernel: cgroups and memory kills in a virtual machine"
+NEWEST_TITLE = f"Newest Debian: Python {debian.PYTHON} and MySQL"
+#: What may differ on a new interpreter, and on a database that MariaDB only resembles.
+NEWEST_SAMPLE = [
+    "tests/executor/test_heap.py",
+    "tests/executor/test_isolation.py",
+    "tests/executor/test_launchers.py",
+    "tests/executor/test_pool.py",
+    "tests/test_backend.py",
+    "tests/test_faults.py",
+    "tests/test_models.py",
+    "tests/test_pruning.py",
+    "tests/test_queue.py",
+    "tests/lifecycle/test_databases.py",
+    "tests/lifecycle/test_endings.py",
+]
 IN_CI = os.environ.get("CI", "").lower() in ("true", "1")
 #: Test every pair on every database, and all that takes a kernel of its own.
 FULL = "--full"
@@ -38,6 +54,7 @@ def main(words: list[str]) -> int:
     check_code(score, pairs)
     run_readme(score)
     test_pairs(score, pairs, full=full)
+    test_newest(score, full=full)
     test_kernel(score, pairs, full=full)
     return score.finish()
 
@@ -50,7 +67,7 @@ def find_pairs(score: Score) -> dict[Pair, str]:
         if python:
             found[pair] = python
             print(f"Python {pair[0]} with Django {pair[1]}: {python}", flush=True)
-        else:
+        elif pair[0] != debian.PYTHON:  # which may be had otherwise: see test_newest
             score.leave_out(
                 f"Python {pair[0]} with Django {pair[1]}, as there is no python{pair[0]}."
             )
@@ -129,6 +146,21 @@ def test_pairs(score: Score, pairs: dict[Pair, str], *, full: bool) -> None:
             variables["DAYFLY_TEST_EXAMPLE"] = "required"
         title = tests_title(pair, here)
         score.do(title, functools.partial(run, command=command, variables=variables))
+
+
+def test_newest(score: Score, *, full: bool) -> None:
+    """Run a sample, or all, with a Python and on a database that this machine may not have."""
+    if not score.wants(NEWEST_TITLE):
+        return
+    try:
+        directory = debian.make_ready()
+    except servers.NotThere as error:
+        score.leave_out(f"{NEWEST_TITLE}: {error}")
+        return
+    django = dict(PAIRS)[debian.PYTHON]
+    inside = [f"python{debian.PYTHON}", ".ci/newest.py", "--django", django]
+    command = debian.command(directory, *inside, *([] if full else NEWEST_SAMPLE))
+    score.command(NEWEST_TITLE, command)
 
 
 def test_kernel(score: Score, pairs: dict[Pair, str], *, full: bool) -> None:

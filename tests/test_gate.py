@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-MODULES = ("environment", "gate", "interpreters", "matrix", "qemu", "servers", "steps")
+MODULES = ("debian", "environment", "gate", "interpreters", "matrix", "qemu", "servers", "steps")
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +322,46 @@ def test_stopped_server_is_started(ci, monkeypatch) -> None:
 
     assert servers.make_ready("mysql") == servers.URLS["mysql"]
     assert started == ["mysql"]
+
+
+def test_newest_debian_is_left_out_by_whoever_may_not_make_it(
+    ci, monkeypatch, capsys, tmp_path
+) -> None:
+    monkeypatch.setattr(ci("debian"), "ROOT", tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    score = ci("steps").Score()
+
+    ci("gate").test_newest(score, full=False)
+
+    assert score.steps == []
+    assert "LEFT OUT: Newest Debian: Python 3.14 and MySQL: the newest" in capsys.readouterr().out
+
+
+def test_newest_debian_is_made_once(ci, monkeypatch, tmp_path) -> None:
+    debian = ci("debian")
+    monkeypatch.setattr(debian, "ROOT", tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(debian.shutil, "which", lambda name: f"/usr/bin/{name}")
+    made = []
+
+    def run(command: list[str]) -> None:
+        made.append(command)
+        (tmp_path / ".cache/debian/etc").mkdir()
+
+    monkeypatch.setattr(debian.servers, "run", run)
+
+    assert debian.make_ready() == debian.make_ready() == tmp_path / ".cache/debian"
+    ((program, *_, suite, directory, _mirror),) = made
+    assert (program, suite, directory) == ("debootstrap", "sid", str(tmp_path / ".cache/debian"))
+
+
+def test_command_in_the_newest_debian_keeps_its_words_apart(ci, tmp_path) -> None:
+    *program, script = ci("debian").command(tmp_path / "a place", "python3.14", "-k", "one or two")
+
+    assert program[:2] == ["unshare", "--mount"]
+    assert script.splitlines()[-1] == (
+        f"exec chroot '{tmp_path}/a place' env --chdir {ROOT} python3.14 -k 'one or two'"
+    )
 
 
 def test_machine_that_cannot_have_a_virtual_one_leaves_its_tests_out(

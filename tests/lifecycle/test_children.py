@@ -187,7 +187,8 @@ def test_child_has_no_descriptor_of_its_parent(tmp_path: Path) -> None:
         go.touch()
         finished(result)
 
-    assert {each for each in theirs if each.startswith("/")} == {os.devnull}
+    files = {each for each in theirs if each.startswith("/") and "libffi" not in each}
+    assert files == {os.devnull}
     sockets = {each for each in theirs if each.startswith("socket:")}
     assert len(sockets) == 1
     assert not sockets & ours
