@@ -23,6 +23,7 @@ from django.utils.module_loading import import_string
 from dayfly import compat, exceptions
 from dayfly.conf import Settings
 from dayfly.executor import Outcome
+from dayfly.management import prunecommand
 from dayfly.models import Job, JobStatus, Run, Worker
 from tests.helpers import ROOT, environment
 
@@ -79,6 +80,12 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def parser_of_prune() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    prunecommand.add_arguments(parser)
+    return parser
+
+
 def parser_of_runworker() -> argparse.ArgumentParser:
     return load_command_class("dayfly", "runworker").create_parser("manage.py", "runworker")
 
@@ -96,18 +103,20 @@ def test_every_option_stands_in_its_page_with_its_default(option) -> None:
     assert row[3]
 
 
-def test_every_flag_stands_in_its_page() -> None:
-    text = page("settings.md").partition("## Flags of runworker")[2].partition("## Flags of db")[0]
+@pytest.mark.parametrize(("command", "at_least"), [("runworker", 15), ("dayfly prune", 5)])
+def test_every_flag_stands_in_its_page(command: str, at_least: int) -> None:
+    text = page("settings.md").partition(f"## Flags of {command}\n")[2].partition("\n## ")[0]
     django_own = {"help", "version", "verbosity", "settings", "pythonpath", "traceback"}
     django_own |= {"no_color", "force_color", "skip_checks"}
+    parser = parser_of_prune() if command == "dayfly prune" else parser_of_runworker()
     ours = [
         flag
-        for action in parser_of_runworker()._actions
+        for action in parser._actions
         if action.dest not in django_own
         for flag in action.option_strings
     ]
 
-    assert len(ours) > 15
+    assert len(ours) > at_least
     assert [flag for flag in ours if f"`{flag}" not in text] == []
     named = re.findall(r"`(--[\w-]+)", text)
     assert [flag for flag in named if flag not in ours] == []
