@@ -46,8 +46,7 @@ def ours(
     launcher: str,
     standby: int = CONCURRENCY,
     calls: int = 1,
-    huge_pages: bool = False,
-    warm_up: str = "",
+    huge_pages: bool | None = None,
     by_name: bool = False,
     in_detail: bool = False,
 ) -> Pool:
@@ -60,9 +59,13 @@ def ours(
         standby=standby,
         policy=AfterCalls(calls),
         launcher=launcher,
-        source=Source(preload=preload, warm_up=warm_up, falls_back=False),
+        source=Source(
+            preload=preload,
+            huge_pages=huge_pages is not False,  # a template's default
+            falls_back=False,
+        ),
     )
-    executor.warm_up(huge_pages=huge_pages)
+    executor.warm_up(huge_pages=huge_pages is True)
     return LoopPool(executor, module, by_name=by_name, in_detail=in_detail)
 
 
@@ -149,9 +152,7 @@ CONTENDERS: dict[str, Contender] = {
     "copy": mine("copy", "copy"),
     "copy-huge": mine("copy, huge pages", "copy", huge_pages=True),
     "template": mine("template", "template"),
-    "template-4k": mine(
-        "template, no huge pages", "template", warm_up="bench_executor.work.keep_small_pages"
-    ),
+    "template-4k": mine("template, no huge pages", "template", huge_pages=False),
     "template-0": mine("template, no standby", "template", standby=0),
     "template-detail": mine("template, USS and PSS read twice a call", "template", in_detail=True),
     "template-lean": mine(

@@ -63,10 +63,3 @@ def bytes_of(pid: int | str, field: str) -> int:
         if name == field:
             return int(rest.split()[0]) * 1024
     return 0
-
-
-def keep_small_pages() -> None:
-    """Have a template that is being loaded leave its heap in pages of 4 KiB (Source.warm_up)."""
-    from dayfly.executor import hugepages
-
-    hugepages.collapse_heap = lambda: 0

@@ -82,8 +82,10 @@ class Settings:
     #: A template that had nothing to do for so long leaves until there is work; None keeps it.
     template_idle_seconds: float | None = 600.0
     #: The code that worker and template have loaded is never freed, so that children share it for good
-    #: (CPython 3.12 and 3.13; elsewhere without effect).
+    #: (CPython 3.12 to 3.14; elsewhere without effect).
     immortal: bool = True
+    #: The heap that children are forked from lies in huge pages, which makes forks cheaper (Linux 6.1).
+    huge_pages: bool = True
     #: A template of this age is replaced, while it serves; None is no limit.
     template_max_age_seconds: float | None = None
     #: A template that holds so much more than when it was ready is replaced; None is no limit.
@@ -222,6 +224,7 @@ _RULES: dict[str, tuple[Test, str]] = {
     "TEMPLATE_WARM_UP": (_or_none(_dotted), "the dotted path of a function, or None"),
     "TEMPLATE_IDLE_SECONDS": (_or_none(_seconds(0)), "a number of seconds, 0 or more, or None"),
     "IMMORTAL": (lambda value: type(value) is bool, "True or False"),
+    "HUGE_PAGES": (lambda value: type(value) is bool, "True or False"),
     "TEMPLATE_MAX_AGE_SECONDS": (_or_none(_seconds(1)), "a number of seconds, 1 or more, or None"),
     "TEMPLATE_MAX_GROWTH_BYTES": (
         _or_none(_whole(1)),

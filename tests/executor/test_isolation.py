@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from logging.handlers import SysLogHandler
 from pathlib import Path
@@ -365,22 +366,43 @@ def test_numpy_is_reseeded_when_it_is_loaded() -> None:
     assert run_script(code, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1") == "4\n"
 
 
-def test_title_has_its_place_whatever_becomes_of_the_environment() -> None:
-    """It is found next to the first variable, as that was in the beginning."""
-    program = (
-        "import os, dayfly.executor as executor\n"
-        "from tests import calls\n"
-        "os.environ['FIRST'] = 'elsewhere' * 100\n"
-        "report = executor.run_call("
-        "executor.Call.of(calls.proc_cmdline), terms=executor.Terms(title='shop: child'))\n"
-        "print(executor.load_value(report))\n"
-    )
-    variables = {"FIRST": "here", **environment()}
+@pytest.mark.parametrize("launcher", ["template", "spawn"])
+def test_title_has_its_place_where_the_first_variable_is_replaced(
+    launcher: str, tmp_path: Path
+) -> None:
+    program = """
+        import sys
+        from dayfly.executor import Call, Executor, Terms, load_value
+        from tests import calls
+
+        terms = Terms(title="shop: child", workdir=sys.argv[1])
+        with Executor(launcher=sys.argv[2], terms=terms) as executor:
+            executor.submit(Call.of(calls.proc_cmdline))
+            while not (reports := executor.poll()):
+                pass
+        print(load_value(reports[0]))
+    """
+    variables = {"PWD": "/", **{k: v for k, v in environment().items() if k != "PWD"}}
     found = subprocess.run(
-        [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), launcher],
+        env=variables, capture_output=True, text=True, check=True,
+    )  # fmt: skip
 
     assert found.stdout.startswith("shop: child tests.calls.proc_cmdline ")
+
+
+def test_host_keeps_its_name() -> None:
+    """With a space in it CPython takes the host for one with threads, and warns it of forks."""
+    program = """
+        from pathlib import Path
+        before = Path("/proc/self/stat").read_text().split()[1], Path("/proc/self/cmdline").read_bytes()
+        from dayfly.executor import Call, run_call
+        from tests import calls
+        run_call(Call.of(calls.returns))
+        after = Path("/proc/self/stat").read_text().split()[1], Path("/proc/self/cmdline").read_bytes()
+        print(before == after)
+    """
+    assert run_script(program).strip() == "True"
 
 
 def test_process_title_names_the_call() -> None:

@@ -161,6 +161,20 @@ def test_options_stand_in_for_flags() -> None:
     assert max(tasks_by_child()) == 2
 
 
+def test_worker_has_its_title_where_the_first_variable_is_replaced() -> None:
+    variables = {
+        "PWD": "/elsewhere",
+        **{k: v for k, v in worker_environment().items() if k != "PWD"},
+    }
+    command = [sys.executable, "-m", "django", "runworker", "--worker-id=me", "--interval=1"]
+    variables["DJANGO_SETTINGS_MODULE"] = SETTINGS
+    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as process:
+        try:
+            eventually(lambda: title_of(process.pid) == "dayfly: worker me queues=*")
+        finally:
+            process.terminate()
+
+
 def test_process_titles_say_who_is_who(tmp_path: Path) -> None:
     mark, go = tmp_path / "mark", tmp_path / "go"
     result = tasks.waits.enqueue(str(mark), str(go))

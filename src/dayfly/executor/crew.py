@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from dayfly.executor import heap, holes, hugepages
+from dayfly.executor import heap, holes
 from dayfly.executor.budget import Share
 from dayfly.executor.call import Call
 from dayfly.executor.children import Child, State
@@ -151,9 +151,10 @@ class Crew:
         """Freeze the heap, and fork the standby children."""
         if freeze:
             heap.freeze(immortal=immortal)
-        if huge_pages:
+        if immortal or huge_pages:  # this process lives to fork
             holes.fill()
-            hugepages.collapse_heap()
+        if huge_pages:
+            self.supervisor.launcher.use_huge_pages()
         self.nursery.top_up(is_work_waiting=False)
 
     def wake(self) -> None:

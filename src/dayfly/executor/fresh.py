@@ -26,6 +26,7 @@ from dayfly.executor import (
     rehearsal,
     template,
     tidy,
+    titles,
     unsafe,
     workdir,
 )
@@ -76,6 +77,7 @@ def _refuse(role: str, why: str) -> NoReturn:
 def _become_template(order: dict[str, Any]) -> NoReturn:
     control = socket.socket(fileno=FIRST_FD + 1)
     tidy.die_with_parent(order["parent_pid"])
+    titles.show("dayfly: template (loading)", short="dayfly-template")
     try:
         gc.disable()
         skipped = _load(order, look=unsafe.Watch(order["source"].find_unsafe))
@@ -92,7 +94,8 @@ def _become_template(order: dict[str, Any]) -> NoReturn:
     streams = tidy.StandardStreams()
     streams.install(None)
     rehearsal.rehearse(terms)
-    hugepages.collapse_heap()
+    if order["source"].huge_pages:
+        hugepages.collapse_heap()
     template.say(control, {"ready": True, "skipped": "; ".join(skipped)[:_MAX_WORDS]})
     template.serve(control, streams, terms, workdir_known=order["workdir"][2])
 
@@ -103,6 +106,7 @@ def _become_child(order: dict[str, Any]) -> NoReturn:
     tidy.die_with_parent(order["parent_pid"])
     tidy.StandardStreams().install(output_fd)
     tidy.point_at_null(output_fd)
+    titles.show(f"{order['title']} (loading)", short="dayfly-child")
     for why in _load(order, look=None):
         sys.stderr.write(f"{why}\n")
     terms: Terms = pickle.loads(order["terms"])

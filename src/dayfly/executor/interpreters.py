@@ -69,6 +69,7 @@ def write_order(source: Source, terms: Terms, workdir_known: tuple[int, int] | N
             "source": source,
             # Apart, as its hooks may be functions of the main program, which is imported first.
             "terms": check_hooks(terms),
+            "title": terms.title,
             "workdir": (terms.workdir, terms.workdir_wait_seconds, workdir_known),
             "parent_pid": os.getpid(),
             "main": _main_program() if source.main else None,

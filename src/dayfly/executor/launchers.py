@@ -18,7 +18,7 @@ from functools import partial
 from typing import NoReturn, Protocol
 
 from dayfly.executor import child as child_side
-from dayfly.executor import interpreters
+from dayfly.executor import hugepages, interpreters
 from dayfly.executor.fork import fork
 from dayfly.executor.source import Source
 from dayfly.executor.terms import Terms
@@ -91,6 +91,9 @@ class Launcher(Protocol):
     def next_event(self) -> float | None:
         """Return when something is due."""
 
+    def use_huge_pages(self) -> None:
+        """Put the heap that children are forked from into huge pages, this process's or a template's."""
+
     def renew(self) -> None:
         """Fork from what the project is now, as soon as that is loaded."""
 
@@ -136,6 +139,10 @@ class FromParent:
         """Nothing is ever due."""
         return None
 
+    def use_huge_pages(self) -> None:
+        """Collapse our own heap, once."""
+        hugepages.collapse_heap()
+
     def renew(self) -> None:
         """Every child sees the parent as it is."""
 
@@ -164,6 +171,9 @@ class FromScratch(FromParent):
         self._order = interpreters.write_order(source, terms, workdir_known)
         self._environment = dict(source.environment)
         self._load_seconds = source.start_seconds
+
+    def use_huge_pages(self) -> None:
+        """Nobody is forked."""
 
     def spawn(self, channel: socket.socket, output_fd: int, on_birth: OnBirth) -> None:
         """Execute Python; see Launcher."""

@@ -37,6 +37,8 @@ class Source:
     main: bool = False
     #: Never free code that a template has loaded, so that no child copies it to count references: heap.py.
     immortal: bool = True
+    #: Put the heap of a template into huge pages, where the kernel can: hugepages.py.
+    huge_pages: bool = True
     #: Where none can be had, fork copies of the parent instead, which load what they need themselves.
     falls_back: bool = True
     #: How long all of it may take.

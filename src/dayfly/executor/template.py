@@ -21,7 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from dayfly.executor import child, orphans, rehearsal, tidy, titles
+from dayfly.executor import child, hugepages, orphans, rehearsal, tidy, titles
 from dayfly.executor.fork import fork
 from dayfly.executor.terms import Terms
 
@@ -39,6 +39,7 @@ def live_as_copy(
     *,
     parent_pid: int,
     workdir_known: tuple[int, int] | None,
+    huge_pages: bool,
 ) -> NoReturn:
     """Live the life of a template that was forked: get rid of all that a child must not have, and serve."""
     tidy.reset_signals()
@@ -51,6 +52,8 @@ def live_as_copy(
         hook()
     gc.freeze()  # what the parent has not frozen: a collection would copy it all
     rehearsal.rehearse(terms)
+    if huge_pages:
+        hugepages.collapse_heap()  # last, as what is written now splits them
     tidy.unblock_signals()
     say(control, {"ready": True})
     serve(control, streams, terms, workdir_known=workdir_known)

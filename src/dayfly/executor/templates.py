@@ -17,7 +17,7 @@ import time
 from functools import partial
 from typing import NoReturn
 
-from dayfly.executor import foundlings, interpreters, workdir
+from dayfly.executor import foundlings, hugepages, interpreters, workdir
 from dayfly.executor import template as template_side
 from dayfly.executor.fork import fork
 from dayfly.executor.launchers import (
@@ -65,6 +65,7 @@ class FromTemplate:
         if source is not None:
             interpreters.write_order(source, terms, workdir_known)
         self._streams = StandardStreams()
+        self._has_huge_pages = False
         self._serving: Template | None = None
         self._coming: Template | None = None
         self._retired: list[Template] = []
@@ -114,6 +115,16 @@ class FromTemplate:
         """Return when an answer is overdue."""
         deadlines = [t.deadline for t in self._templates() if t.deadline is not None]
         return min(deadlines, default=None)
+
+    def use_huge_pages(self) -> None:
+        """
+        Collapse our heap, and have copies of this process do the same; *source* says it of other templates.
+
+        A copy shares what it does not write to, and collapses anew what it has written to when it is ready.
+        """
+        if self._source is None:
+            hugepages.collapse_heap()
+        self._has_huge_pages = True
 
     def renew(self) -> None:
         """Load a new template; it takes over when it is ready. Copies stay: the parent has not changed."""
@@ -195,6 +206,7 @@ class FromTemplate:
             self._terms,
             parent_pid=parent_pid,
             workdir_known=self._workdir_known,
+            huge_pages=self._has_huge_pages,
         )
 
     def _ask(

@@ -1,12 +1,13 @@
-"""Both sides: what a process is called in process lists."""
+"""
+Both sides: what a process is called in process lists.
+
+Its place is found next to the first variable of the environment, when the first title is shown: to
+be done before that variable can be replaced. PWD is, in a new release, and often stands first.
+"""
 
 from __future__ import annotations
 
-from setproctitle import getproctitle, setproctitle, setthreadtitle
-
-# It looks for the place of the title next to the first variable of the environment, once: now,
-# before that variable can be replaced (PWD is, in a new release, and often stands first).
-getproctitle()
+from setproctitle import setproctitle, setthreadtitle
 
 
 def show(title: str, *, short: str) -> None:

@@ -114,6 +114,7 @@ def _source(options: WorkerOptions) -> Source:
         warm_up=options.warm_up if is_ahead else "",
         find_unsafe="dayfly.worker.project.open_connections",
         immortal=options.settings.immortal,
+        huge_pages=options.settings.huge_pages,
         falls_back=options.template_settings is None,
         max_age_seconds=options.settings.template_max_age_seconds,
         max_growth_bytes=options.settings.template_max_growth_bytes,

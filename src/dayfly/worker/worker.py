@@ -113,6 +113,7 @@ class Worker:
             self.stop.runs_task = lambda: self._executor.running > 0
         if handle_signals:
             self.stop.listen()
+        titles.show(f"dayfly: worker {self.options.name}", short="dayfly-worker")
         surroundings.settle()
         try:
             self._start()
@@ -120,7 +121,8 @@ class Worker:
                 ground.warn_of_threads()
             announcer.starting(self.options)
             surroundings.begin()
-            self._executor.warm_up(huge_pages=True, immortal=self.options.settings.immortal)
+            settings = self.options.settings
+            self._executor.warm_up(huge_pages=settings.huge_pages, immortal=settings.immortal)
             while not self._is_over():
                 self._turn()
                 self._look_around(surroundings)
