@@ -166,7 +166,7 @@ def test_worker_has_its_title_where_the_first_variable_is_replaced() -> None:
         "PWD": "/elsewhere",
         **{k: v for k, v in worker_environment().items() if k != "PWD"},
     }
-    command = [sys.executable, "-m", "django", "runworker", "--worker-id=me", "--interval=1"]
+    command = [sys.executable, "-m", "django", "runworker", "--worker-id=me", "--launcher=inline"]
     variables["DJANGO_SETTINGS_MODULE"] = SETTINGS
     with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as process:
         try:
