@@ -61,9 +61,7 @@ def test_jobs_that_ended_two_weeks_ago_go_with_their_runs(ended: Ended) -> None:
 
     said = prune()
 
-    assert said == (
-        "Deleted 2 finished jobs with their runs, and 0 rows of workers that have ended.\n"
-    )
+    assert said == "Deleted 2 finished jobs with their runs, and the rows of 0 workers.\n"
     assert left() == {young}
     assert Run.objects.count() == 1
 
@@ -132,7 +130,7 @@ def test_dry_run_counts_and_deletes_nothing(ended: Ended) -> None:
 
     said = prune("--dry-run")
 
-    assert said.startswith("Would delete 2 finished jobs with their runs, and 1 rows of workers")
+    assert said == "Would delete 2 finished jobs with their runs.\n"
     assert left() == jobs
     assert Worker.objects.count() == 1
 
@@ -184,30 +182,47 @@ def test_job_that_was_enqueued_anew_meanwhile_stays(
     assert Run.objects.count() == 1
 
 
+LONG_AGO = "2000-01-01 00:00:00+00:00"
+
+
 def test_workers_that_ended_go_unless_they_hold_jobs(job: Any, worker: Any) -> None:
     alive, stopped, lost, holding, young = (
         worker(name) for name in ("alive", "stopped", "lost", "holding", "young")
     )
     job()
     queue.claim(holding.id, EVERY, limit=1, using="default")
-    long_ago = "2000-01-01 00:00:00+00:00"
-    Worker.objects.filter(id=stopped.id).update(stopped_at=long_ago)
-    Worker.objects.filter(id__in=[lost.id, holding.id]).update(lost_at=long_ago)
+    Worker.objects.filter(id=stopped.id).update(stopped_at=LONG_AGO)
+    Worker.objects.filter(id__in=[lost.id, holding.id]).update(lost_at=LONG_AGO)
     Worker.objects.filter(id=young.id).update(stopped_at=F("started_at"))
 
-    assert "and 2 rows of workers" in prune()
+    assert "and the rows of 2 workers." in prune()
     assert set(Worker.objects.all()) == {alive, holding, young}
 
 
-def test_run_keeps_the_name_of_a_worker_that_is_gone(ended: Ended) -> None:
-    ended(1)
-    Worker.objects.update(stopped_at="2000-01-01 00:00:00+00:00")
+def test_worker_stays_for_as_long_as_its_runs(ended: Ended) -> None:
+    """Also when the jobs of other queues are left."""
+    ended(20, queue_name="mail")
+    ended(20)
+    Worker.objects.update(stopped_at=LONG_AGO)
 
-    prune()
+    assert "and the rows of 0 workers." in prune("--queues=mail")
+    assert Run.objects.get().worker.name == "holder"
+    assert "and the rows of 1 workers." in prune()
 
-    run = Run.objects.get()
-    assert Worker.objects.count() == 0
-    assert run.worker_name == "holder"
+
+def test_workers_of_other_backends_stay(worker: Any) -> None:
+    worker("other")
+    Worker.objects.update(stopped_at=LONG_AGO, backend_name="other")
+
+    assert "and the rows of 0 workers." in prune()
+
+
+def test_worker_stays_while_failed_jobs_are_kept(worker: Any) -> None:
+    worker()
+    Worker.objects.update(stopped_at=F("started_at") - timedelta(days=20))
+
+    assert "the rows of 0 workers." in prune("--failed-min-age-days=30")
+    assert "the rows of 1 workers." in prune()
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ class Run(models.Model):
     #: The epoch of the claim that this run belongs to.
     epoch = models.PositiveIntegerField()
     attempt = models.PositiveIntegerField()
-    #: The worker's row may be pruned; its id stays with the run.
+    #: A worker is pruned when none of its runs is left.
     worker = models.ForeignKey(
         Worker,
         null=True,

@@ -55,11 +55,9 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
     pruning = make_pruning(options)
     try:
         if options["dry_run"]:
-            jobs = queue.count_prunable(pruning, using=using)
-            workers = queue.count_prunable_workers(min_age_days=_longest(pruning), using=using)
+            jobs, workers = queue.count_prunable(pruning, using=using), None
         else:
-            jobs = _prune(pruning, using)
-            workers = queue.prune_workers(min_age_days=_longest(pruning), using=using)
+            jobs, workers = _prune(pruning, using), queue.prune_workers(pruning, using=using)
     except Error as error:
         message = (
             f"The database cannot be used: {' '.join(str(error).split()).rstrip('.?!')}. What was"
@@ -67,10 +65,12 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
             f" --database={using}` run?"
         )
         raise CommandError(message) from error
-    command.stdout.write(
-        f"{'Would delete' if options['dry_run'] else 'Deleted'} {jobs} finished jobs with their"
-        f" runs, and {workers} rows of workers that have ended."
-    )
+    if workers is None:
+        command.stdout.write(f"Would delete {jobs} finished jobs with their runs.")
+    else:
+        command.stdout.write(
+            f"Deleted {jobs} finished jobs with their runs, and the rows of {workers} workers."
+        )
 
 
 def make_pruning(options: dict[str, Any]) -> queue.Pruning:
@@ -100,8 +100,3 @@ def _prune(pruning: queue.Pruning, using: str) -> int:
             total += count
             done(count)
     return total
-
-
-def _longest(pruning: queue.Pruning) -> float:
-    """Workers stay for as long as any of the runs that they did."""
-    return max(pruning.min_age_days, pruning.failed_min_age_days)

@@ -16,12 +16,7 @@ from __future__ import annotations
 from dayfly.queue.claims import claim, held
 from dayfly.queue.entries import add, count_ready, next_due_seconds, notify, promote
 from dayfly.queue.outcomes import finish, note_exits
-from dayfly.queue.prunings import (
-    count_prunable,
-    count_prunable_workers,
-    prune,
-    prune_workers,
-)
+from dayfly.queue.prunings import count_prunable, prune, prune_workers
 from dayfly.queue.rescues import has_stranded, rescue
 from dayfly.queue.rows import (
     Claim,
@@ -48,7 +43,6 @@ __all__ = [
     "add",
     "claim",
     "count_prunable",
-    "count_prunable_workers",
     "count_ready",
     "finish",
     "has_stranded",

@@ -53,23 +53,33 @@ def count_prunable(pruning: Pruning, *, using: str) -> int:
 
 
 @patient
-def prune_workers(*, min_age_days: float, using: str) -> int:
-    """Delete the rows of workers that ended so long ago and hold no job; return how many. Runs keep their names."""
+def prune_workers(pruning: Pruning, *, using: str) -> int:
+    """
+    Delete the rows of workers that ended longer ago than both ages, and that nothing names any more.
+
+    Return how many. Where there are some to look at, all runs and jobs are read through once.
+    """
     connection = connections[using]
+    age = max(pruning.min_age_days, pruning.failed_min_age_days)
+    ended = f"SELECT id FROM {WORKER} WHERE backend_name = %s AND {_ended(connection, age)}"
+    ids = [row[0] for row in fetch(connection, ended, [pruning.backend_name])]
+    starts = range(0, len(ids), IDS_AT_ONCE)
+    return sum(_delete_workers(connection, ids[start : start + IDS_AT_ONCE]) for start in starts)
+
+
+def _delete_workers(connection: BaseDatabaseWrapper, ids: list[Any]) -> int:
+    named: set[Any] = set()
+    for table in (RUN, JOB):
+        sql = (
+            f"SELECT DISTINCT worker_id FROM {table} WHERE worker_id IN ({placeholders(len(ids))})"
+        )
+        named |= {row[0] for row in fetch(connection, sql, ids)}
     # By their ids, as MySQL and MariaDB would lock those that live, too, whose heartbeats wait then.
-    ended = f"SELECT id FROM {WORKER} WHERE {_ended(connection, min_age_days)}"
-    ids = [row[0] for row in fetch(connection, ended, [])]
-    return sum(
-        change(connection, f"DELETE FROM {WORKER} WHERE id IN ({placeholders(len(some))})", some)
-        for some in (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
-    )
-
-
-def count_prunable_workers(*, min_age_days: float, using: str) -> int:
-    """Return how many rows `prune_workers` would delete now."""
-    connection = connections[using]
-    sql = f"SELECT COUNT(*) FROM {WORKER} WHERE {_ended(connection, min_age_days)}"
-    return int(fetch(connection, sql, [])[0][0])
+    unnamed = [each for each in ids if each not in named]
+    if not unnamed:
+        return 0
+    sql = f"DELETE FROM {WORKER} WHERE id IN ({placeholders(len(unnamed))})"
+    return change(connection, sql, unnamed)
 
 
 def _delete(connection: BaseDatabaseWrapper, ids: list[Any], condition: str, params: Any) -> int:
@@ -109,13 +119,10 @@ def _old(
     return condition, params
 
 
-def _ended(connection: BaseDatabaseWrapper, min_age_days: float) -> str:
-    """Write what is true of workers that ended, long enough ago, and whose jobs were given back."""
-    ago = _ago(connection, min_age_days)
-    return (
-        f"(stopped_at <= {ago} OR lost_at <= {ago}) AND NOT EXISTS (SELECT 1 FROM {JOB} AS job"
-        f" WHERE job.status = 'RUNNING' AND job.worker_id = {WORKER}.id)"
-    )
+def _ended(connection: BaseDatabaseWrapper, days: float) -> str:
+    """Write what is true of workers that ended so long ago."""
+    ago = _ago(connection, days)
+    return f"(stopped_at <= {ago} OR lost_at <= {ago})"
 
 
 def _ago(connection: BaseDatabaseWrapper, days: float) -> str:
