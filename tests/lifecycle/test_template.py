@@ -348,3 +348,22 @@ def test_spawned_children_see_the_full_settings(tmp_path: Path) -> None:
         assert worker.stops() == 0
 
     assert settings == "site_settings"
+
+
+def test_job_whose_spawned_child_cannot_load_the_project_goes_back(tmp_path: Path) -> None:
+    site = make_release(tmp_path / "site", "r1", APP)
+    settings = site / "site_settings.py"
+    sound = settings.read_text()
+    with lean_worker(site, "--launcher=spawn", "--max-tasks=1", complains=True) as worker:
+        settings.write_text(f"{sound}\nimport nowhere_to_be_found\n")
+        job_id = add(in_app("tells_settings"))
+        worker.says("The task goes back to its queue, and no attempt is charged.", times=2)
+        assert "No module named 'nowhere_to_be_found'" in worker.log()
+        assert "failed (" not in worker.log()
+        settings.write_text(sound)
+        eventually(lambda: Job.objects.get(id=job_id).status == "SUCCESSFUL", within=60)
+        assert worker.ends() == 0
+
+    assert [(run.attempt, run.outcome) for run in Run.objects.filter(job_id=job_id)] == [
+        (1, "returned")
+    ]

@@ -287,6 +287,26 @@ def test_outage_cuts_nothing(at_hand: SimpleNamespace) -> None:
     assert [has_output(at_hand.store.written[each]) for each in jobs] == [True, True]
 
 
+def test_job_goes_back_uncharged_when_its_child_died_before_it_began(
+    at_hand: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    call_id = at_hand.ledger.open(make_claim(job_id=UUID(int=1)))
+    report = make_report(
+        call_id=call_id, outcome=Outcome.EXITED, message="Child 7 failed before it could run it.",
+        value=None, started_ns=None, exit_code=71, output=b"Traceback\nNo module named 'x'\n",
+    )  # fmt: skip
+
+    was_run = at_hand.outbox.take_report(report, row=WORKER, clock=DatabaseClock(MORNING))
+    at_hand.write()
+
+    assert not was_run
+    (settlement,) = at_hand.store.written.values()
+    assert (settlement.status, settlement.charged, settlement.run) == (JobStatus.READY, False, None)
+    assert at_hand.outbox.never_began == 1
+    assert at_hand.outbox.finished == 0
+    assert "The child's last words: No module named 'x'" in caplog.text
+
+
 def test_stopped_child_does_not_hear_that_it_has_finished(at_hand: SimpleNamespace) -> None:
     at_hand.end(1, outcome=Outcome.STOPPED, value=None)
 

@@ -151,6 +151,11 @@ class RunReport:
         """Whether the child told us itself. Else it died first, or never started."""
         return self.value is not None or self.failure is not None
 
+    @property
+    def never_began(self) -> bool:
+        """Whether the child died at birth, or while it loaded: nothing of the call was done."""
+        return self.started_ns is None and not self.was_sent
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildExit:

@@ -88,6 +88,17 @@ def finished(claim: Claim, report: RunReport, *, show_output: bool = False) -> N
         )  # fmt: skip
 
 
+def never_began(claim: Claim, report: RunReport) -> None:
+    """Say why no child could take a task; the last line of what it wrote mostly tells."""
+    lines = report.output.decode("utf-8", "backslashreplace").strip().splitlines()
+    logger.error(
+        "%s The task goes back to its queue, and no attempt is charged. id=%s%s",
+        one_line(report.message),
+        claim.job_id,
+        f" The child's last words: {one_line(lines[-1])}" if lines else "",
+    )
+
+
 def heartbeat(name: str, figures: dict[str, int | None]) -> None:
     """Say what parent and children hold."""
     logger.info(

@@ -57,6 +57,8 @@ class Outbox:
     ) -> None:
         #: Jobs whose outcome was written.
         self.finished = 0
+        #: Claims that went back, as their children died before they could begin.
+        self.never_began = 0
         self._options = options
         self._store = store
         self._ledger = ledger
@@ -71,11 +73,19 @@ class Outbox:
         self._untold: list[Entry] = []
 
     def take_report(self, report: RunReport, *, row: models.Worker, clock: DatabaseClock) -> bool:
-        """Keep the outcome of a run until it is written; False for a call of the worker's own."""
+        """Keep the outcome of a run until it is written; False where there was no run of a task."""
         claim = self._ledger.close(report.call_id)
         if claim is None:
             if report.outcome is not Outcome.RETURNED and claim_key(report.call_id) is None:
                 logger.warning("task_finished was not sent: %s", announcer.one_line(report.message))
+            return False
+        if report.never_began and report.outcome is not Outcome.STOPPED:
+            # No fault of the task's: the same worker would fail them all, one after the other.
+            announcer.never_began(claim, report)
+            self.never_began += 1
+            self._ledger.write_later(
+                [Entry(settlement=record.give_back(claim), claim=claim, report=None)]
+            )
             return False
         settlement = record.settle(claim, report, worker=row, clock=clock)
         self._ledger.write_later([Entry(settlement=settlement, claim=claim, report=report)])

@@ -236,8 +236,13 @@ class Worker:
         """Return how many jobs to claim now, if there are as many."""
         limit = self._ahead.wanted(running=self._executor.running, waiting=self._executor.waiting)
         if self.options.max_tasks is not None:
-            limit = min(limit, self.options.max_tasks - self._claimed)
+            limit = min(limit, self.options.max_tasks - self._begun)
         return max(limit, 0)
+
+    @property
+    def _begun(self) -> int:
+        """How many of the claims count as tasks run by this worker, or will."""
+        return self._claimed - self._outbox.never_began
 
     def _wait(self) -> None:
         """Wait until a child, the database or a signal wants something."""
@@ -362,7 +367,7 @@ class Worker:
             return self.stop.count > 2 and not self._executor.running
         if self.stop.count:
             return True
-        if self.options.max_tasks is not None and self._claimed >= self.options.max_tasks:
+        if self.options.max_tasks is not None and self._begun >= self.options.max_tasks:
             announcer.ran_maximum(self.options)
             return True
         if self.options.batch and self._is_drained:
