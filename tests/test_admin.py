@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from dayfly import queue
-from dayfly.admin import human_bytes, human_seconds, preformatted
+from dayfly.admin import as_json, human_bytes, human_seconds, preformatted
 from dayfly.ids import uuid7
 from dayfly.models import Job, JobStatus, Run
 from dayfly.queue import NewRun, Selection, Settlement
@@ -76,9 +76,10 @@ def test_list_of_runs_says_task_outcome_and_why_first(admin_client, rows):
 
     text = admin_client.get(listing("run")).content.decode()
 
-    cells = [text.index(word) for word in ("field-task", "field-outcome", "field-sentence")]
+    names = ("field-task", "field-started", "field-outcome", "field-sentence")
+    cells = [text.index(word) for word in names]
     assert cells == sorted(cells)
-    assert cells[-1] < text.index("250.0 ms") < text.index("61.2 MiB")
+    assert cells[-1] < text.index("250.0 ms") < text.index("64.1 MB")
     job_id = str(made["job"].id)
     assert f"…{job_id[-8:]}" in text
     assert f'title="{job_id}"' in text
@@ -106,10 +107,102 @@ def test_page_of_a_job_shows_its_runs(admin_client, rows):
     text = admin_client.get(page("job", rows()["job"])).content.decode()
 
     assert "raised" in text
-    assert "61.2 MiB" in text
+    assert "64.1 MB" in text
     assert "250.0 ms" in text
-    assert "Traceback &lt;script&gt;" in text
     assert "<pre" in text
+
+
+def test_page_of_a_job_shows_its_last_runs_without_their_texts(admin_client, rows):
+    made = rows()
+    template = made["run"]
+    for epoch in range(10, 60):
+        template.pk, template.epoch, template.message = uuid7(), epoch, f"run-{epoch}"
+        template.save(force_insert=True)
+
+    with CaptureQueriesContext(connection) as queries:
+        text = admin_client.get(page("job", made["job"])).content.decode()
+
+    shown = [epoch for epoch in range(10, 60) if f"run-{epoch}<" in text]
+    assert shown == list(range(40, 60))
+    assert text.index("run-59<") < text.index("run-40<")
+    assert "Traceback &lt;script&gt;" not in text
+    asked = [each["sql"] for each in queries if "dayfly_run" in each["sql"]]
+    assert len(asked) <= 2
+
+
+@pytest.mark.parametrize("database", ["nowhere", "empty"])
+def test_list_of_jobs_does_without_a_backend_that_cannot_be_asked(
+    admin_client, job, settings, database, monkeypatch
+):
+    job(queue_name="mail")
+    other = {"BACKEND": "dayfly.backend.DatabaseBackend", "OPTIONS": {"DATABASE": database}}
+    settings.TASKS = {**settings.TASKS, "other": other}
+    if database == "empty":
+        monkeypatch.setitem(settings.TASKS["other"], "OPTIONS", {})
+
+        def refuse(connection, alias, **how):
+            if alias == "other":
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT * FROM no_such_table")
+            return ["mail"]
+
+        monkeypatch.setattr("dayfly.adminrows.ready_queues", refuse)
+
+    response = admin_client.get(listing("job"))
+
+    assert response.status_code == 200
+    assert 'queue_name=mail"' in response.content.decode()
+
+
+def test_queue_whose_name_postgresql_does_not_take_has_no_jobs(admin_client, rows):
+    rows()
+
+    response = admin_client.get(listing("job"), {"queue_name": "\0"})
+
+    assert response.status_code == 200
+    assert list(response.context["cl"].result_list) == []
+
+
+def test_run_is_found_by_the_id_that_the_log_has(admin_client, rows):
+    made = rows()
+
+    response = admin_client.get(listing("run"), {"q": str(made["job"].id)})
+
+    assert list(response.context["cl"].result_list) == [made["run"]]
+
+
+@pytest.mark.parametrize("state", ["works", "silent", "stopped", "lost"])
+def test_workers_are_listed_by_their_state(admin_client, worker, state):
+    changes = {
+        "works": {},
+        "silent": {"lease_expires_at": "2000-01-01 00:00:00+00:00"},
+        "stopped": {"stopped_at": "2000-01-01 00:00:00+00:00"},
+        "lost": {"lost_at": "2000-01-01 00:00:00+00:00"},
+    }
+    for name, fields in changes.items():
+        me = worker(name)
+        type(me).objects.filter(pk=me.pk).update(name=name, **fields)
+
+    response = admin_client.get(listing("worker"), {"state": state})
+
+    assert [row.name for row in response.context["cl"].result_list] == [state]
+
+
+def test_arguments_can_be_read(admin_client, job):
+    text = '{"args": ["J\\u00fcrgen <b>"], "kwargs": {}}'
+    job(arguments=text)
+
+    shown = admin_client.get(page("job", Job.objects.get())).content.decode()
+
+    assert "&quot;Jürgen &lt;b&gt;&quot;" in shown
+
+
+@pytest.mark.parametrize("text", ["not json", "[" * 50_000, '"\\ud800"', "1" * 200_000])
+def test_text_that_is_no_json_is_shown_as_it_is(text):
+    shown = as_json(text)
+
+    assert len(shown) < 101_000
+    assert text[:5] in shown or "ud800" in shown
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -244,19 +337,20 @@ def test_filters_narrow_the_list(admin_client, job):
     [
         (None, "-"),
         (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (1024**2 - 1, "1.0 MiB"),
-        (-5 * 1024**2, "-5.0 MiB"),
-        (3 * 1024**3, "3.0 GiB"),
-        (2000 * 1024**4, "2000.0 TiB"),
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (100_000, "0.1 MB"),
+        (-5_000_000, "-5.0 MB"),
+        (3_000_000_000, "3,000.0 MB"),
     ],
 )
 def test_sizes_have_units(value, shown):
     assert human_bytes(value) == shown
 
 
-@pytest.mark.parametrize(("value", "shown"), [(None, "-"), (0.0021, "2.1 ms"), (75, "75.00 s")])
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, "-"), (0.0021, "2.1 ms"), (75, "75.00 s"), (7_384.2, "2:03:04")]
+)
 def test_durations_have_units(value, shown):
     assert human_seconds(value) == shown
 

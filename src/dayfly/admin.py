@@ -8,20 +8,24 @@ tracebacks and output come from tasks.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
+from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 
-from dayfly.adminrows import BackendFilter, QueueFilter, found, rows
+from dayfly.adminrows import BackendFilter, QueueFilter, StateFilter, found, rows
 from dayfly.models import Job, Run, Worker
+from dayfly.units import MEGABYTE
 
 Row = TypeVar("Row", bound=Model)
 
@@ -34,10 +38,17 @@ else:  # Only the stubs know type arguments.
     Inline = admin.StackedInline
     JobBase = RunBase = WorkerBase = admin.ModelAdmin
 
-UNITS = ("KiB", "MiB", "GiB", "TiB")
 UNKNOWN = "-"
-#: Long texts that are shown as they were written.
-TEXTS = frozenset({"traceback", "output", "arguments", "return_value"})
+#: Long texts that are shown as they were written, and what is JSON.
+TEXTS = frozenset({"traceback", "output"})
+JSON_TEXTS = frozenset({"arguments", "return_value"})
+#: However long a line of it is, it stays on the page.
+PRE = (
+    '<pre style="white-space: pre-wrap; overflow-wrap: anywhere; max-height: 30em; overflow: auto;'
+    ' margin: 0">{}</pre>'
+)
+#: How many runs the page of a job shows; the list of runs has all.
+SHOWN_RUNS = 20
 #: Figures and texts of a run on the page of its job; its own page has everything.
 INLINE_FIGURES = (
     "run_seconds",
@@ -47,8 +58,6 @@ INLINE_FIGURES = (
     "child_rss_end_bytes",
     "child_peak_rss_bytes",
     "parent_rss_after_join_bytes",
-    "traceback",
-    "output",
 )
 #: How much of the sentence about a run a list shows.
 SENTENCE_CHARACTERS = 90
@@ -57,38 +66,52 @@ SHOWN_CHARACTERS = 100_000
 
 
 def human_bytes(value: int | None) -> str:
-    """Write a size for a person, with its unit. Unknown is not zero."""
+    """Write a size for a person, as the log does: 1 MB is 1,000,000 bytes. Unknown is not zero."""
     if value is None:
         return UNKNOWN
-    if abs(value) < 1024:
+    if abs(value) < 1_000:
         return f"{value} B"
-    size, power = value / 1024, 0
-    # Below half a step of the last digit: 1024.0 KiB is never shown.
-    while abs(size) >= 1023.95 and power < len(UNITS) - 1:
-        size /= 1024
-        power += 1
-    return f"{size:.1f} {UNITS[power]}"
+    return (
+        f"{value / MEGABYTE:,.1f} MB" if abs(value) >= MEGABYTE / 10 else f"{value / 1_000:.1f} kB"
+    )
 
 
 def human_seconds(value: float | None) -> str:
     """Write a duration for a person, with its unit."""
     if value is None:
         return UNKNOWN
-    return f"{value * 1000:.1f} ms" if abs(value) < 1 else f"{value:.2f} s"
+    if abs(value) < 1:
+        return f"{value * 1000:.1f} ms"
+    return f"{value:.2f} s" if abs(value) < 120 else str(timedelta(seconds=round(value)))
 
 
 def preformatted(value: str | None) -> str:
-    """Show a text as it was written, escaped."""
+    """Show a text as it was written, escaped; of a very long one the end, where tracebacks say what happened."""
     if not value:
         return UNKNOWN
     if len(value) > SHOWN_CHARACTERS:
         value = f"... (the last {SHOWN_CHARACTERS} characters)\n{value[-SHOWN_CHARACTERS:]}"
-    return format_html('<pre style="white-space: pre-wrap; margin: 0">{}</pre>', value)
+    return format_html(PRE, value)
+
+
+def as_json(value: str | None) -> str:
+    """Show JSON to be read: indented, with the letters that escapes stand for; of much the beginning."""
+    if not value:
+        return UNKNOWN
+    with suppress(ValueError, RecursionError):
+        if len(value) <= SHOWN_CHARACTERS:
+            value = json.dumps(json.loads(value), indent=2, ensure_ascii=False)
+    if len(value) > SHOWN_CHARACTERS:
+        value = f"{value[:SHOWN_CHARACTERS]}\n... (of {len(value)} characters)"
+    return format_html(PRE, value.encode("utf-8", "backslashreplace").decode())
 
 
 def one_line(full: object, short: object) -> str:
     """Show something short that does not wrap, and all of it to whoever points there."""
-    return format_html('<span style="white-space: nowrap" title="{}">{}</span>', full, short)
+    style = "white-space: nowrap; max-width: 14em; overflow: hidden; text-overflow: ellipsis"
+    return format_html(
+        '<span style="{}; display: inline-block" title="{}">{}</span>', style, full, short
+    )
 
 
 def moment(name: str, words: str) -> Callable[[Any], str]:
@@ -138,7 +161,9 @@ def tail_of(name: str, words: str) -> Callable[[Any], str]:
 @admin.display(description="task", ordering="task_path")
 def task(row: Any) -> str:
     """Show the path of a task; a long one may be broken after its dots."""
-    return format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in _parts(row.task_path)))
+    path = format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in _parts(row.task_path)))
+    style = "display: inline-block; max-width: 24em; overflow-wrap: anywhere"
+    return format_html('<span style="{}">{}</span>', style, path)
 
 
 def _parts(path: str) -> list[str]:
@@ -174,12 +199,14 @@ def readable(model: type[Model], name: str) -> str | Callable[[Any], str]:
         show = human_seconds
     elif name in TEXTS:
         show = preformatted
+    elif name in JSON_TEXTS:
+        show = as_json
     else:
         return name
 
     @admin.display(
-        description=str(model._meta.get_field(name).verbose_name),  # type: ignore[union-attr]
-        ordering=None if name in TEXTS else name,
+        description=_without_unit(str(model._meta.get_field(name).verbose_name)),  # type: ignore[union-attr]
+        ordering=None if name in TEXTS | JSON_TEXTS else name,
     )
     def shown(row: Any) -> str:
         return show(getattr(row, name))
@@ -187,6 +214,11 @@ def readable(model: type[Model], name: str) -> str | Callable[[Any], str]:
     # Django tells the columns of a list apart by this.
     shown.__name__ = f"{name}_shown"
     return shown
+
+
+def _without_unit(label: str) -> str:
+    """The figure has its unit beside it."""
+    return label.removesuffix(" bytes").removesuffix(" seconds").replace("rss", "RSS")
 
 
 def never(*args: Any, **kwargs: Any) -> bool:
@@ -200,32 +232,50 @@ def all_fields(model: type[Model], *first: str) -> list[Any]:
     return [readable(model, name) for name in (*first, *names)]
 
 
+def is_list(request: HttpRequest) -> bool:
+    """Tell whether a list is asked for, and not a page."""
+    match = request.resolver_match
+    return match is not None and (match.url_name or "").endswith("_changelist")
+
+
 def run_fields() -> tuple[Any, ...]:
     """Give what a job's page shows of each run."""
     plain = ("attempt", "outcome", "message", "worker_name", "child_pid", "started_at")
     return (*plain, *(readable(Run, name) for name in INLINE_FIGURES))
 
 
+class LastRuns(BaseInlineFormSet[Run, Job, Any] if TYPE_CHECKING else BaseInlineFormSet):  # type: ignore[misc]
+    """A job that was stopped at each deployment may have hundreds of runs."""
+
+    def get_queryset(self) -> QuerySet[Run]:
+        """Give the last ones, without their long texts; the same object each time, as it is asked often."""
+        if not hasattr(self, "_last"):
+            runs: QuerySet[Run] = super().get_queryset()
+            self._last = runs.defer("traceback", "output").order_by("-epoch")[:SHOWN_RUNS]
+        return self._last
+
+
 class RunInline(Inline):
-    """The runs of a job, the first one on top."""
+    """The runs of a job, the last one on top; a run's own page has its traceback and output."""
 
     has_add_permission = has_change_permission = has_delete_permission = never
     get_queryset = rows
+    formset = LastRuns
 
     model = Run
     extra = 0
     can_delete = False
     show_change_link = True
-    ordering = ("epoch",)
-    verbose_name_plural = "runs"
+    ordering = ("-epoch",)
+    verbose_name_plural = f"the last {SHOWN_RUNS} runs, the last first"
     fields = readonly_fields = run_fields()
 
 
 @admin.register(Job)
 class JobAdmin(JobBase):
     has_add_permission = has_change_permission = has_delete_permission = never
-    get_queryset = rows
     get_search_results = found
+    search_help_text = "The id of a job, or the beginning of a task's path"
     list_display = (
         task,
         tail_of("id", "id"),
@@ -249,6 +299,11 @@ class JobAdmin(JobBase):
         Job, "task_path", "status", "arguments", "return_value", "attempts", "worker"
     )
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        """Leave the long texts of a list where they are."""
+        queryset: QuerySet[Job] = rows(self, request)
+        return queryset.defer("arguments", "return_value") if is_list(request) else queryset
+
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Job | None:
@@ -261,16 +316,16 @@ class JobAdmin(JobBase):
 class RunAdmin(RunBase):
     has_add_permission = has_change_permission = has_delete_permission = never
     get_search_results = found
+    search_help_text = "The id of a run or of its job, or the beginning of a task's path"
     list_display = (
         task,
+        moment("started_at", "started"),
         column("outcome", "outcome"),
         sentence,
         column("run_seconds", "took"),
         column("child_peak_rss_bytes", "peak RSS"),
-        moment("started_at", "started"),
         "attempt",
         tail_of("job_id", "job"),
-        column("child_rss_end_bytes", "RSS at its end"),
     )
     list_filter = ("outcome",)
     search_fields = ("task_path__startswith",)
@@ -286,10 +341,7 @@ class RunAdmin(RunBase):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         """Leave the long texts of a list where they are."""
         queryset: QuerySet[Run] = rows(self, request)
-        match = request.resolver_match
-        if match is not None and (match.url_name or "").endswith("_changelist"):
-            return queryset.defer("traceback", "output")
-        return queryset
+        return queryset.defer("traceback", "output") if is_list(request) else queryset
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
@@ -315,7 +367,7 @@ class WorkerAdmin(WorkerBase):
         moment("started_at", "started"),
         column("pid", "pid"),
     )
-    list_filter = ("backend_name", "host")
+    list_filter = (BackendFilter, StateFilter)
     search_fields = ("name", "host")
     ordering = ("-id",)
     show_full_result_count = False

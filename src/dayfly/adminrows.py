@@ -11,12 +11,14 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.db import connections
-from django.db.models import QuerySet
+from django.db import Error, connections, transaction
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 
 from dayfly.backend import DatabaseBackend, database_backends
 from dayfly.conf import problems
+from dayfly.models import Run
 from dayfly.queue.names import ready_queues
 
 #: How many queues with jobs that wait the filter offers.
@@ -39,11 +41,19 @@ def rows(shown: Any, request: HttpRequest) -> QuerySet[Any]:
 def found(
     shown: Any, request: HttpRequest, queryset: QuerySet[Any], search_term: str
 ) -> tuple[QuerySet[Any], bool]:
-    """Search: an id by the primary key alone, as a comparison of texts would read every row."""
+    """
+    Search: an id by the keys alone, as a comparison of texts would read every row.
+
+    A run is found by its job's, too: that is the id in the log.
+    """
     try:
-        return queryset.filter(pk=UUID(search_term.strip())), False
+        wanted = UUID(search_term.strip())
     except ValueError:
         return admin.ModelAdmin.get_search_results(shown, request, queryset, search_term)
+    where = Q(pk=wanted)
+    if shown.model is Run:
+        where |= Q(job_id=wanted)
+    return queryset.filter(where), False
 
 
 class BackendFilter(admin.SimpleListFilter):
@@ -68,13 +78,53 @@ class QueueFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         names = {name for name in (self.value(),) if name}
         for backend in _backends():
-            names |= backend.queues
-            connection = connections[backend.database]
-            names |= set(ready_queues(connection, backend.alias, limit=MOST_QUEUES))
+            names |= backend.queues | _waiting_queues(backend)
         return [(name, name) for name in sorted(names)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(queue_name=self.value()) if self.value() else queryset
+        name = self.value()
+        if name and "\0" in name:  # PostgreSQL takes none in a text
+            return queryset.none()
+        return queryset.filter(queue_name=name) if name else queryset
+
+
+def _waiting_queues(backend: DatabaseBackend) -> set[str]:
+    """Ask a backend's database, which may be another than that of the rows: away, misspelt, without tables."""
+    if backend.database not in connections:
+        return set()
+    try:
+        with transaction.atomic(
+            using=backend.database
+        ):  # a savepoint, where a request has a transaction
+            connection = connections[backend.database]
+            return set(ready_queues(connection, backend.alias, limit=MOST_QUEUES))
+    except Error:
+        return set()
+
+
+class StateFilter(admin.SimpleListFilter):
+    """Which workers live. By this machine's clock, leases go by the database's."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(each, each) for each in ("works", "silent", "stopped", "lost")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        open_ended = queryset.filter(lost_at=None, stopped_at=None)
+        now = timezone.now()
+        match self.value():
+            case "works":
+                return open_ended.filter(lease_expires_at__gt=now)
+            case "silent":
+                return open_ended.filter(lease_expires_at__lte=now)
+            case "stopped":
+                return queryset.filter(lost_at=None).exclude(stopped_at=None)
+            case "lost":
+                return queryset.exclude(lost_at=None)
+            case _:
+                return queryset
 
 
 def _backends() -> list[DatabaseBackend]:
