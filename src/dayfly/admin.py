@@ -162,7 +162,7 @@ def tail_of(name: str, words: str) -> Callable[[Any], str]:
 def task(row: Any) -> str:
     """Show the path of a task; a long one may be broken after its dots."""
     path = format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in _parts(row.task_path)))
-    style = "display: inline-block; max-width: 24em; overflow-wrap: anywhere"
+    style = "display: inline-block; min-width: 10em; max-width: 24em; overflow-wrap: anywhere"
     return format_html('<span style="{}">{}</span>', style, path)
 
 
