@@ -324,8 +324,8 @@ class RunAdmin(RunBase):
         sentence,
         column("run_seconds", "took"),
         column("child_peak_rss_bytes", "peak RSS"),
-        "attempt",
         tail_of("job_id", "job"),
+        "attempt",
     )
     list_filter = ("outcome",)
     search_fields = ("task_path__startswith",)
