@@ -7,8 +7,10 @@ Everything is read from the rows that the worker wrote. An unknown figure is a d
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 from django.conf import settings
 
@@ -80,12 +82,24 @@ def explanation(runs: Sequence[Run]) -> str:
     paragraphs.append(
         "Whatever a child imported, kept or broke went back to the system when it ended. "
         f"Mails, invoices, thumbnails and the report are in {settings.VAR_DIR}; the rows are there "
-        "too, and in the admin (manage.py createsuperuser, then manage.py runserver)."
+        f"too, and in the admin: {manage('createsuperuser')}, then {manage('runserver')}, and"
+        " look at http://127.0.0.1:8000/admin/."
     )
     return "\n\n".join(
         textwrap.fill(text, 96, break_long_words=False, break_on_hyphens=False)
         for text in paragraphs
     )
+
+
+def manage(command: str) -> str:
+    """Write how this project's manage.py is called from where it was started."""
+    script = Path(settings.BASE_DIR, "manage.py")
+    here = Path.cwd()
+    words = [Path(sys.executable), script]
+    shown = [
+        str(each.relative_to(here)) if each.is_relative_to(here) else str(each) for each in words
+    ]
+    return " ".join([*shown, command])
 
 
 def about_memory(runs: Sequence[Run]) -> str:

@@ -43,7 +43,7 @@ def test_slow_leak_is_ended_at_the_limit(take: object) -> None:
 
     over(report, Cause.MEMORY_LIMIT)
     assert "reached its memory limit of 60.0 MB" in report.message
-    assert "Raise memory_bytes" in report.message
+    assert "Raise the limit" in report.message
     assert report.memory_end is not None
 
 
@@ -68,7 +68,7 @@ def test_ten_gigabytes_at_once_are_refused(take: object) -> None:
     over(report, Cause.MEMORY_ERROR)
     assert report.failure is not None
     assert "was refused more memory" in report.message
-    assert "Raise data_bytes" in report.message
+    assert "Raise the limit of memory" in report.message
 
 
 def test_refusal_can_be_handled_by_the_call() -> None:

@@ -103,7 +103,7 @@ def soft_sentence(child: Child, message: str) -> str:
     return (
         f"Child {child.pid} ran past its soft time limit of"
         f" {child.limits.soft_timeout_seconds or 0:g} s in {title_of(child)}, which ended with"
-        f" {message}. Raise soft_timeout_seconds, or do less in one task."
+        f" {message}. Raise the soft limit, or do less in one task."
     )
 
 
@@ -111,8 +111,8 @@ def memory_error_sentence(child: Child, message: str) -> str:
     """Say that a MemoryError left the call."""
     return (
         f"Child {child.pid} was refused more memory in {title_of(child)} ({message}): it may ask for"
-        f" {megabytes(child.limits.data_limit_bytes)} more than it starts with. Raise data_bytes"
-        " (or memory_bytes) for this task, or read less at once."
+        f" {megabytes(child.limits.data_limit_bytes)} more than it starts with. Raise the limit"
+        " of memory, or read less at once."
     )
 
 
@@ -142,7 +142,7 @@ def _memory_sentence(child: Child, cause: Cause | None, what: str) -> str:
         )
     return (
         f"Child {child.pid} reached its memory limit of {limit} in {what}: {how}."
-        " Raise memory_bytes for this task, or read less at once."
+        " Raise the limit, or read less at once."
     )
 
 
