@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router, transaction
 
 from dayfly import results
@@ -86,6 +88,7 @@ class DatabaseBackend(BaseTaskBackend):
         """The database alias of the tables: the option's, or the routers' choice."""
         if self.settings.database is not None:
             return self.settings.database
+        _refuse_missing_app()
         from dayfly.models import Job
 
         return str(router.db_for_write(Job))
@@ -146,6 +149,7 @@ class DatabaseBackend(BaseTaskBackend):
             TaskResultDoesNotExist: no such job in this backend.
             TaskNotFound: the code has no task under the job's path any more.
         """
+        _refuse_missing_app()
         from dayfly.models import Job
 
         try:
@@ -193,6 +197,7 @@ class DatabaseBackend(BaseTaskBackend):
         self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[NewJob, dict[str, Any]]:
         """Check a call and make a row of it. Touches no database."""
+        _refuse_missing_app()
         from dayfly.queue import NewJob
 
         settings = self.settings  # Raises when an option is wrong, before anything else.
@@ -255,6 +260,13 @@ class DatabaseBackend(BaseTaskBackend):
 def database_backends() -> list[DatabaseBackend]:
     """Give the backends in TASKS that are ours."""
     return [one for one in task_backends.all() if isinstance(one, DatabaseBackend)]
+
+
+def _refuse_missing_app() -> None:
+    """Say what to do before the import of the models says something about an app_label."""
+    if not apps.is_installed("dayfly"):
+        message = 'Add "dayfly" to INSTALLED_APPS, then run: python manage.py migrate.'
+        raise ImproperlyConfigured(message)
 
 
 def _check_run_after(task: Task[..., Any]) -> None:
