@@ -18,7 +18,12 @@ from dayfly import queue
 from dayfly.management import progress, prunecommand
 from dayfly.models import Job, Run, Worker
 from dayfly.queue.database import from_uuid
+from tests.frameworks import PACKAGE
 from tests.test_queue import EVERY, settle
+
+OURS = "dayfly.backend.DatabaseBackend"
+IMMEDIATE = f"{PACKAGE}.backends.immediate.ImmediateBackend"
+SET = f'Set its BACKEND to "{OURS}".'
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -224,6 +229,36 @@ def test_wrong_flags_are_one_sentence(flag: str, words: str) -> None:
         prune(flag)
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (
+            {"default": {"BACKEND": OURS, "OPTIONS": {"LEASE_SECOND": 9}}},
+            """TASKS["default"]["OPTIONS"]: 'LEASE_SECOND' is not an option."""
+            " Did you mean LEASE_SECONDS?",
+        ),
+        (
+            {"mail": {"BACKEND": OURS}, "reports": {"BACKEND": OURS}},
+            "TASKS has no entry 'default'; its entries are mail, reports.",
+        ),
+        (
+            {"default": {"BACKEND": IMMEDIATE}},
+            f"TASKS['default'] is not a backend of dayfly. {SET}",
+        ),
+        ({"default": {"QUEUES": []}}, f"TASKS['default'] has no BACKEND. {SET}"),
+    ],
+)
+def test_wrong_entry_of_tasks_is_one_sentence(
+    settings: Any, tasks: dict[str, Any], message: str
+) -> None:
+    settings.TASKS = tasks
+
+    with pytest.raises(CommandError) as caught:
+        prune()
+
+    assert str(caught.value) == message
 
 
 def test_age_without_measure_deletes_nothing(ended: Ended) -> None:

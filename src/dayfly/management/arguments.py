@@ -19,13 +19,11 @@ def database_backend(alias: str) -> DatabaseBackend:
     Raises:
         CommandError: there is none, it is not dayfly's, or its database is not in DATABASES.
     """
-    try:
-        backend = task_backends[alias]
-    except InvalidTaskBackend as error:
-        raise CommandError(str(error)) from error
+    backend = _backend(alias)
     if not isinstance(backend, DatabaseBackend):
         message = (
-            f"Backend {alias!r} is not a database backend of dayfly: look at TASKS[{alias!r}]."
+            f"TASKS[{alias!r}] is not a backend of dayfly."
+            ' Set its BACKEND to "dayfly.backend.DatabaseBackend".'
         )
         raise CommandError(message)
     if backend.database not in connections:
@@ -35,6 +33,23 @@ def database_backend(alias: str) -> DatabaseBackend:
         )
         raise CommandError(message)
     return backend
+
+
+def _backend(alias: str) -> object:
+    """Return whatever backend TASKS names, or say what is wrong with its entry."""
+    entries = task_backends.settings
+    if alias not in entries:
+        message = f"TASKS has no entry {alias!r}; its entries are {', '.join(map(str, entries))}."
+        raise CommandError(message)
+    if "BACKEND" not in entries[alias]:
+        message = (
+            f'TASKS[{alias!r}] has no BACKEND. Set its BACKEND to "dayfly.backend.DatabaseBackend".'
+        )
+        raise CommandError(message)
+    try:
+        return task_backends[alias]
+    except InvalidTaskBackend as error:
+        raise CommandError(str(error)) from error
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -6,10 +6,12 @@ from argparse import ArgumentParser
 from functools import partial
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import Error
 
 from dayfly import queue
+from dayfly.exceptions import DayflyError
 from dayfly.management import arguments
 from dayfly.management.progress import progress_bar
 
@@ -51,7 +53,10 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
     Raises:
         CommandError: an option is wrong, or the database cannot be used; one sentence says why.
     """
-    using = arguments.database_backend(options["backend_name"]).database
+    try:
+        using = arguments.database_backend(options["backend_name"]).database
+    except (DayflyError, ImproperlyConfigured) as error:
+        raise CommandError(str(error)) from error
     pruning = make_pruning(options)
     try:
         if options["dry_run"]:
