@@ -9,6 +9,7 @@ from django.db import connections
 
 from dayfly.checks import check_backends, check_commands
 from dayfly.compat import task_backends
+from dayfly.conf import OptionError
 
 OURS = "dayfly.backend.DatabaseBackend"
 
@@ -35,6 +36,20 @@ def test_wrong_option_is_an_error_with_a_hint(settings):
     assert first.msg == """TASKS["default"]["OPTIONS"]: 'LEASE_SECOND' is not an option."""
     assert first.hint == "Did you mean LEASE_SECONDS?"
     assert "True or False" in second.hint
+
+
+def test_option_beside_options_is_an_error_for_all_who_use_it(settings):
+    settings.TASKS = {"default": {"BACKEND": OURS, "TIMEOUT_SECONDS": 3, "QUEUES": []}}
+
+    (message,) = of_alias()
+
+    assert message.id == "dayfly.E001"
+    assert message.msg == "TIMEOUT_SECONDS belongs in OPTIONS of TASKS['default']."
+    assert message.hint == 'Write "OPTIONS": {"TIMEOUT_SECONDS": ...}.'
+    with pytest.raises(
+        OptionError, match=r"TIMEOUT_SECONDS belongs in OPTIONS of TASKS\['default'\]"
+    ):
+        task_backends["default"].settings  # noqa: B018 - reading it is what raises
 
 
 def test_missing_app_is_an_error(settings):

@@ -36,7 +36,7 @@ from dayfly.compat import (
     task_backends,
     task_enqueued,
 )
-from dayfly.conf import OptionError, Settings
+from dayfly.conf import OptionError, Settings, misplaced
 from dayfly.exceptions import ArgumentsNotJSON, ArgumentsTooLarge, TaskNotAllowed, TaskNotFound
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class DatabaseBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         super().__init__(alias, dict(params))
+        #: Options beside OPTIONS, as (message, hint).
+        self.misplaced = misplaced(params, alias)
         self._notified_at: dict[str, float] = {}
 
     @cached_property
@@ -81,6 +83,8 @@ class DatabaseBackend(BaseTaskBackend):
             OptionError: an option is wrong. Not when the backend is built: the
                 system check must get a chance to say so.
         """
+        for message, hint in self.misplaced:
+            raise OptionError(message, hint)
         return Settings.from_options(self.options, self.alias)
 
     @property

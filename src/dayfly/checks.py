@@ -59,10 +59,12 @@ def check_backend(backend: DatabaseBackend) -> Iterator[CheckMessage]:
     wrong = problems(backend.options)
     for message, hint in wrong:
         yield Error(f'{place}["OPTIONS"]: {message}', hint=hint, id="dayfly.E001")
+    for message, hint in backend.misplaced:
+        yield Error(message, hint=hint, id="dayfly.E001")
     if not apps.is_installed("dayfly"):
         message = f"{place} uses dayfly.backend.DatabaseBackend, but the app is not installed."
         yield Error(message, hint='Add "dayfly" to INSTALLED_APPS.', id="dayfly.E002")
-    elif not wrong:
+    elif not wrong and not backend.misplaced:
         yield from _check_database(backend, place)
         yield from _check_launcher(backend, place)
 

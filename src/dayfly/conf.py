@@ -116,6 +116,15 @@ class Settings:
         return cls(**{name.lower(): _tidy(value) for name, value in options.items()})
 
 
+def misplaced(entry: Mapping[str, Any], alias: str) -> list[tuple[str, str]]:
+    """List the options that stand in TASKS[alias] beside OPTIONS, where nobody reads them, as problems()."""
+    return [
+        (f"{name} belongs in OPTIONS of TASKS[{alias!r}].", f'Write "OPTIONS": {{"{name}": ...}}.')
+        for name in entry
+        if name in _RULES
+    ]
+
+
 def problems(options: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List what is wrong with *options*, each as (message, hint)."""
     if not isinstance(options, Mapping):
@@ -141,9 +150,16 @@ def _contradictions(options: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _suggestion(name: object) -> str:
     """Say which option may have been meant."""
-    near = difflib.get_close_matches(str(name).upper(), list(_RULES), n=1)
-    if near:
-        return f"Did you mean {near[0]}?"
+    text = str(name).upper()
+    meant = _ALSO_CALLED.get(text)
+    if meant is None:
+        # TIMOUT is unlike TIMEOUT_SECONDS, but like what people remember of it.
+        by_stem = {one.removesuffix("_SECONDS").removesuffix("_BYTES"): one for one in _RULES}
+        known = by_stem | {one: one for one in _RULES}
+        near = difflib.get_close_matches(text, list(known), n=1)
+        meant = known[near[0]] if near else None
+    if meant is not None:
+        return f"Did you mean {meant}?"
     return f"The options are {', '.join(sorted(_RULES))}."
 
 
@@ -236,6 +252,10 @@ _RULES: dict[str, tuple[Test, str]] = {
     "INTERVAL": (_seconds(0), "a number of seconds, 0 or more"),
     "GRACE_SECONDS": (_or_none(_seconds(0)), "a number of seconds, 0 or more, or None"),
 }
+
+
+#: What other task queues call an option, which no likeness leads to.
+_ALSO_CALLED = dict.fromkeys(("WORKERS", "PROCESSES", "THREADS"), "CONCURRENCY")
 
 
 def settings_for(alias: str) -> Settings:

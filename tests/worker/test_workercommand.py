@@ -14,6 +14,7 @@ from django.test import override_settings
 from dayfly.compat import task_backends
 from dayfly.executor import AfterCalls
 from dayfly.management import workercommand
+from dayfly.worker import announcer
 from dayfly.worker.options import WorkerOptions, default_name, usable_cpus
 from tests.lifecycle.policies import InPairs
 
@@ -150,6 +151,38 @@ def test_queue_that_nothing_can_be_enqueued_on_is_told(caplog: pytest.LogCapture
     assert caplog.messages == [
         "No task can be enqueued on defualt: QUEUES of TASKS['default'] has only default, mail."
     ]
+
+
+FOR_TEMPLATES = {
+    "PRELOAD": ["x"],
+    "TEMPLATE_WARM_UP": "a.b",
+    "TEMPLATE_MAX_AGE_SECONDS": 60,
+    "TEMPLATE_MAX_GROWTH_BYTES": 1,
+}
+LEAN = {"TEMPLATE_SETTINGS": "tests.settings"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "options", "names"),
+    [
+        (["--preload=x", "--template-idle-seconds=1"], {}, ["PRELOAD", "TEMPLATE_IDLE_SECONDS"]),
+        (["--launcher=spawn"], FOR_TEMPLATES | LEAN, list(FOR_TEMPLATES)),
+        (["--launcher=fork"], LEAN, list(LEAN)),
+        (["--launcher=inline", "--preload=x"], LEAN, ["TEMPLATE_SETTINGS", "PRELOAD"]),
+        (["--launcher=template", "--template-idle-seconds=1"], FOR_TEMPLATES | LEAN, []),
+        (["--launcher=fork"], {"TEMPLATE_IDLE_SECONDS": None}, []),
+    ],
+)
+def test_options_for_a_template_are_warned_of_where_there_is_none(
+    caplog: pytest.LogCaptureFixture, flags: list[str], options: dict[str, Any], names: list[str]
+) -> None:
+    found = options_of(*flags, **options)
+
+    announcer.starting(found)
+
+    warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert [text.partition(" is without effect ")[0] for text in warnings] == names
+    assert all(f"with launcher={found.launcher}" in text for text in warnings)
 
 
 def test_flags_of_django_may_stand_behind_the_subcommand() -> None:
