@@ -95,6 +95,47 @@ def test_tasks_in_the_worker_itself_are_warned_of_outside_of_debugging(settings,
     assert ids(of_alias()) == found
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "module"),
+    [
+        ("TEMPLATE_SETTINGS", "tests.nowhere", "tests.nowhere"),
+        ("TEMPLATE_SETTINGS", "nowhere.settings", "nowhere.settings"),
+        ("RECYCLE_POLICY", "tests.nowhere.Policy", "tests.nowhere"),
+        ("TEMPLATE_WARM_UP", "failing_package.warm_up.run", "failing_package.warm_up"),
+        ("PRELOAD", ["tests.tasks", "nowhere"], "nowhere"),
+        ("PRELOAD", ["..tests"], "..tests"),
+    ],
+)
+def test_name_that_leads_nowhere_is_warned_of(
+    settings, tmp_path, monkeypatch, option, value, module
+):
+    (tmp_path / "failing_package").mkdir()
+    (tmp_path / "failing_package" / "__init__.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.TASKS = {"default": {"BACKEND": OURS, "OPTIONS": {option: value}}}
+
+    (message,) = of_alias()
+
+    assert message.id == "dayfly.W004"
+    assert message.msg.startswith(f"""TASKS["default"]["OPTIONS"]: {option} names '""")
+    assert message.msg.endswith(f"but there is no module {module}.")
+    assert message.hint
+
+
+def test_name_that_leads_somewhere_is_not_followed(settings, tmp_path, monkeypatch):
+    (tmp_path / "never_imported.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {
+        "TEMPLATE_SETTINGS": "tests.settings",
+        "RECYCLE_POLICY": "never_imported.Policy",
+        "TEMPLATE_WARM_UP": "never_imported.run",
+        "PRELOAD": ["never_imported", "tests"],
+    }
+    settings.TASKS = {"default": {"BACKEND": OURS, "OPTIONS": options}}
+
+    assert of_alias() == []
+
+
 def test_checks_ask_no_database():
     """pytest-django fails on any query here: the test has no db mark."""
     assert of_alias() == of_alias("second") == []

@@ -9,8 +9,10 @@ task): the system check reports them, and whoever enqueues or runs gets an Optio
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -146,6 +148,14 @@ def _contradictions(options: Mapping[str, Any]) -> list[tuple[str, str]]:
         message = f"SOFT_TIMEOUT_SECONDS is {soft!r}, which is not below TIMEOUT_SECONDS, {hard!r}."
         return [(message, "Leave tasks some time to clean up in between the two.")]
     return []
+
+
+def is_there(module: str) -> bool:
+    """Tell whether a module can be found; of what is the user's, only packages above it are imported."""
+    try:
+        return module in sys.modules or find_spec(module) is not None
+    except Exception:  # noqa: BLE001 - packages of the user's may fail in any way
+        return False  # what stands above it is not there either, or fails when it is imported
 
 
 def _suggestion(name: object) -> str:

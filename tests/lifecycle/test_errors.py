@@ -167,6 +167,19 @@ def test_wrong_option(options: dict[str, object], words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        (["--template-settings=shop.settings"], {}),
+        ([], {"TEMPLATE_SETTINGS": "shop.settings"}),
+    ],
+)
+def test_template_settings_that_lead_nowhere(flags: list[str], options: dict[str, object]) -> None:
+    message = one_sentence(refusal(*flags, options=options))
+
+    assert message.startswith("There is no settings module 'shop.settings': correct TEMPLATE_SET")
+
+
+@pytest.mark.parametrize(
     ("flag", "words"),
     [
         ("--concurrency=0", "is not a whole number above 0"),

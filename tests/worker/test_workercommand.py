@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,6 +184,19 @@ def test_options_for_a_template_are_warned_of_where_there_is_none(
     warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert [text.partition(" is without effect ")[0] for text in warnings] == names
     assert all(f"with launcher={found.launcher}" in text for text in warnings)
+
+
+def test_settings_of_a_template_are_found_without_an_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_for_tasks").mkdir()
+    (tmp_path / "only_for_tasks" / "__init__.py").write_text("1 / 0")
+    (tmp_path / "only_for_tasks" / "settings.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    options = options_of("--template-settings=only_for_tasks.settings")
+
+    assert options.template_settings == "only_for_tasks.settings"
 
 
 def test_flags_of_django_may_stand_behind_the_subcommand() -> None:

@@ -18,11 +18,12 @@ from django.utils.module_loading import import_string
 
 from dayfly import queue
 from dayfly.backend import DatabaseBackend
-from dayfly.conf import Settings
+from dayfly.conf import Settings, is_there
 from dayfly.exceptions import DayflyError
 from dayfly.executor import AfterCalls, RecyclePolicy
 from dayfly.management import arguments
 from dayfly.management.progress import progress_bar
+from dayfly.worker import settingsfile
 from dayfly.worker.options import WorkerOptions, default_name, usable_cpus
 from dayfly.worker.worker import Worker
 
@@ -174,6 +175,7 @@ def make_options(options: dict[str, Any]) -> WorkerOptions:
     if worker_id is not None and not 0 < len(worker_id) <= 64:
         raise CommandError("--worker-id must have 1 to 64 characters")
     template_settings = chosen("template_settings", "template_settings")
+    _refuse_missing_settings(template_settings)
     preload = options.get("preload")
     return WorkerOptions(
         settings=settings,
@@ -203,6 +205,17 @@ def make_options(options: dict[str, Any]) -> WorkerOptions:
         show_output=options["show_output"],
         **({} if settings.look_ahead is None else {"look_ahead": settings.look_ahead}),
     )
+
+
+def _refuse_missing_settings(module: str | None) -> None:
+    """Refuse what every template would fail on, for as long as the worker lives."""
+    # First without imports: a package may be one that only tasks can import, or are to pay for.
+    if module and settingsfile.find(module) is None and not is_there(module):
+        message = (
+            f"There is no settings module {module!r}: correct TEMPLATE_SETTINGS or"
+            " --template-settings, or see to it that the module can be imported."
+        )
+        raise CommandError(message)
 
 
 def _count_ready(options: WorkerOptions) -> int | None:
