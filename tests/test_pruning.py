@@ -108,6 +108,7 @@ def test_failed_jobs_may_be_kept_for_less_long(ended: Ended) -> None:
     [
         (["--queues=mail"], {"default", "reports"}),
         (["--queue-name", "mail, reports"], {"default"}),
+        (["--queue=mail"], {"default", "reports"}),
         (["--exclude-queues=mail"], {"mail"}),
         (["--queues=*"], set()),
         (["--queues=mail,reports", "--exclude-queues=mail"], {"default", "mail"}),
@@ -137,7 +138,9 @@ def test_dry_run_counts_and_deletes_nothing(ended: Ended) -> None:
 
     said = prune("--dry-run")
 
-    assert said.startswith("Would delete 2 finished jobs with their runs, and 1 rows of workers")
+    assert said == (
+        "Would delete 2 finished jobs with their runs, and 1 row of a worker that has ended.\n"
+    )
     assert left() == jobs
     assert Worker.objects.count() == 1
 
@@ -161,7 +164,7 @@ def test_job_that_somebody_holds_is_not_waited_for(ended: Ended) -> None:
             id_ = from_uuid(other, held)
             cursor.execute("SELECT id FROM dayfly_job WHERE id = %s FOR UPDATE", [id_])
             assert cursor.fetchone()
-        assert "Deleted 1 finished jobs" in prune()
+        assert "Deleted 1 finished job with its runs" in prune()
     finally:
         other.close()
 
@@ -284,6 +287,27 @@ def test_database_without_tables_is_one_sentence() -> None:
                     cursor.execute("ALTER TABLE dayfly_elsewhere RENAME TO dayfly_job")
 
     assert "\n" not in str(caught.value)
+
+
+def test_queue_that_nothing_can_be_enqueued_on_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    prune("--backend=second", "--queues=mail,reprots")
+    prune("--backend=second", "--exclude-queues=reports")
+
+    assert caplog.messages == [
+        "No task can be enqueued on reprots: QUEUES of TASKS['second'] has only mail, reports."
+    ]
+
+
+def test_nothing_is_said_where_nothing_is_wanted(
+    ended: Ended, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended(20)
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+
+    assert prune("-v", "0", "--queues=default") == ""
+    assert prune("-v", "0", "--backend=second", "--queues=reprots") == ""
+    assert (terminal.getvalue(), caplog.messages, left()) == ("", [], set())
 
 
 class Terminal(io.StringIO):

@@ -78,6 +78,7 @@ def test_flag_overrules_its_option(
         (["--queues=mail, reports,"], ("mail", "reports"), ()),
         (["--queues=mail,*"], None, ()),
         (["--queue-name=mail"], ("mail",), ()),
+        (["--queue=mail"], ("mail",), ()),
         (["--exclude-queues=mail,reports"], None, ("mail", "reports")),
     ],
 )
@@ -209,6 +210,38 @@ def test_flags_of_django_may_stand_behind_the_subcommand() -> None:
     assert behind == in_front
     assert (behind.settings, behind.verbosity, behind.traceback) == ("one", 2, True)
     assert (neither.settings, neither.verbosity, neither.traceback) == (None, 1, False)
+
+
+@pytest.mark.parametrize(("subcommand", "typo"), [("prune", "--dryrun"), ("worker", "--bach")])
+def test_subcommand_that_is_given_what_it_does_not_know_shows_its_own_usage(
+    capsys: pytest.CaptureFixture[str], subcommand: str, typo: str
+) -> None:
+    command = load_command_class("dayfly", "dayfly")
+    command._called_from_command_line = True
+    parser = command.create_parser("manage.py", "dayfly")
+
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args([subcommand, typo])
+
+    said = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert said.startswith(f"usage: manage.py dayfly {subcommand} ")
+    assert f"unrecognized arguments: {typo}" in said
+    with pytest.raises(CommandError, match=f"unrecognized arguments: {typo}"):
+        call_command("dayfly", subcommand, typo)
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "words"),
+    [("prune", "Jobs that wait or run are never touched."), ("worker", "ask twice to stop them")],
+)
+def test_help_of_a_subcommand_says_what_it_does(subcommand: str, words: str) -> None:
+    parser = load_command_class("dayfly", "dayfly").create_parser("manage.py", "dayfly")
+    (subparsers,) = (each for each in parser._actions if each.dest == "subcommand")
+    described = subparsers.choices[subcommand]
+
+    assert words in " ".join(described.format_help().split())
+    assert [action.dest for action in described._actions if not action.help] == []
 
 
 def test_flag_of_db_worker_is_accepted() -> None:

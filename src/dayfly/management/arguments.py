@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 
 from django.core.management.base import CommandError
@@ -10,6 +11,8 @@ from django.db import connections
 
 from dayfly.backend import DatabaseBackend
 from dayfly.compat import InvalidTaskBackend, task_backends
+
+logger = logging.getLogger("dayfly")
 
 
 def database_backend(alias: str) -> DatabaseBackend:
@@ -50,6 +53,18 @@ def _backend(alias: str) -> object:
         return task_backends[alias]
     except InvalidTaskBackend as error:
         raise CommandError(str(error)) from error
+
+
+def warn_of_unknown_queues(backend: DatabaseBackend, queues: tuple[str, ...]) -> None:
+    """Say of which no task can be enqueued; jobs of yesterday's settings may still be there."""
+    unknown = sorted(set(queues) - {"*"} - backend.queues) if backend.queues else []
+    if unknown:
+        logger.warning(
+            "No task can be enqueued on %s: QUEUES of TASKS[%r] has only %s.",
+            ", ".join(unknown),
+            backend.alias,
+            ", ".join(sorted(backend.queues)),
+        )
 
 
 def names(text: str) -> tuple[str, ...]:
