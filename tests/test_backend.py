@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -396,6 +397,22 @@ class TestResult:
 
     def test_task_within_a_class_is_found(self):
         assert task_backends["default"].load_task("tests.tasks.Holder.inner") is tasks.Holder.inner
+
+
+def test_missing_app_is_told_to_whoever_enqueues_or_asks(settings):
+    settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != "dayfly"]
+    backend = task_backends["default"]
+
+    for use in (
+        lambda: tasks.add.enqueue(1),
+        lambda: backend.get_result(str(uuid7())),
+        lambda: backend.database,
+    ):
+        with pytest.raises(ImproperlyConfigured) as caught:
+            use()
+        assert str(caught.value) == (
+            'Add "dayfly" to INSTALLED_APPS, then run: python manage.py migrate.'
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from django.db import connections
 
 from dayfly.checks import check_backends, check_commands
 from dayfly.compat import task_backends
+from dayfly.conf import OptionError
 
 OURS = "dayfly.backend.DatabaseBackend"
 
@@ -35,6 +36,20 @@ def test_wrong_option_is_an_error_with_a_hint(settings):
     assert first.msg == """TASKS["default"]["OPTIONS"]: 'LEASE_SECOND' is not an option."""
     assert first.hint == "Did you mean LEASE_SECONDS?"
     assert "True or False" in second.hint
+
+
+def test_option_beside_options_is_an_error_for_all_who_use_it(settings):
+    settings.TASKS = {"default": {"BACKEND": OURS, "TIMEOUT_SECONDS": 3, "QUEUES": []}}
+
+    (message,) = of_alias()
+
+    assert message.id == "dayfly.E001"
+    assert message.msg == "TIMEOUT_SECONDS belongs in OPTIONS of TASKS['default']."
+    assert message.hint == 'Write "OPTIONS": {"TIMEOUT_SECONDS": ...}.'
+    with pytest.raises(
+        OptionError, match=r"TIMEOUT_SECONDS belongs in OPTIONS of TASKS\['default'\]"
+    ):
+        task_backends["default"].settings  # noqa: B018 - reading it is what raises
 
 
 def test_missing_app_is_an_error(settings):
@@ -78,6 +93,47 @@ def test_tasks_in_the_worker_itself_are_warned_of_outside_of_debugging(settings,
     settings.DEBUG = debug
 
     assert ids(of_alias()) == found
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "module"),
+    [
+        ("TEMPLATE_SETTINGS", "tests.nowhere", "tests.nowhere"),
+        ("TEMPLATE_SETTINGS", "nowhere.settings", "nowhere.settings"),
+        ("RECYCLE_POLICY", "tests.nowhere.Policy", "tests.nowhere"),
+        ("TEMPLATE_WARM_UP", "failing_package.warm_up.run", "failing_package.warm_up"),
+        ("PRELOAD", ["tests.tasks", "nowhere"], "nowhere"),
+        ("PRELOAD", ["..tests"], "..tests"),
+    ],
+)
+def test_name_that_leads_nowhere_is_warned_of(
+    settings, tmp_path, monkeypatch, option, value, module
+):
+    (tmp_path / "failing_package").mkdir()
+    (tmp_path / "failing_package" / "__init__.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.TASKS = {"default": {"BACKEND": OURS, "OPTIONS": {option: value}}}
+
+    (message,) = of_alias()
+
+    assert message.id == "dayfly.W004"
+    assert message.msg.startswith(f"""TASKS["default"]["OPTIONS"]: {option} names '""")
+    assert message.msg.endswith(f"but there is no module {module}.")
+    assert message.hint
+
+
+def test_name_that_leads_somewhere_is_not_followed(settings, tmp_path, monkeypatch):
+    (tmp_path / "never_imported.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {
+        "TEMPLATE_SETTINGS": "tests.settings",
+        "RECYCLE_POLICY": "never_imported.Policy",
+        "TEMPLATE_WARM_UP": "never_imported.run",
+        "PRELOAD": ["never_imported", "tests"],
+    }
+    settings.TASKS = {"default": {"BACKEND": OURS, "OPTIONS": options}}
+
+    assert of_alias() == []
 
 
 def test_checks_ask_no_database():

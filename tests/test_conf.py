@@ -55,6 +55,24 @@ def test_lower_case_option_names_the_upper_case_one():
     assert hint == "Did you mean NOTIFY?"
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("TIMOUT", "TIMEOUT_SECONDS"),
+        ("TIMEOUT", "TIMEOUT_SECONDS"),
+        ("MEMORY_LIMIT", "MEMORY_LIMIT_BYTES"),
+        ("lease", "LEASE_SECONDS"),
+        ("WORKERS", "CONCURRENCY"),
+        ("processes", "CONCURRENCY"),
+        ("THREADS", "CONCURRENCY"),
+    ],
+)
+def test_half_a_name_or_that_of_other_queues_names_the_option(name, meant):
+    ((_, hint),) = problems({name: 1})
+
+    assert hint == f"Did you mean {meant}?"
+
+
 def test_unknown_option_like_no_other_lists_them_all():
     ((_, hint),) = problems({"ZZZZ": 1})
 

@@ -10,7 +10,7 @@ from django.db import IntegrityError, connection, transaction
 from dayfly import exceptions
 from dayfly.executor.outcome import Outcome
 from dayfly.ids import uuid7
-from dayfly.models import Job, Run
+from dayfly.models import Job, Run, Worker
 from dayfly.results import ENDINGS
 
 
@@ -69,6 +69,20 @@ def test_indexes_are_in_the_database(db):
         there = connection.introspection.get_constraints(cursor, Job._meta.db_table)
 
     assert {index.name for index in Job._meta.indexes} <= set(there)
+
+
+@pytest.mark.parametrize("model", [Job, Run, Worker])
+def test_index_with_a_condition_is_no_warning_where_conditions_are_left_out(monkeypatch, model):
+    """MySQL and MariaDB: their indexes hold every row, and their keys are made for that."""
+    monkeypatch.setattr(connection.features, "supports_partial_indexes", False)
+
+    assert model.check(databases=["default"]) == []
+
+
+def test_every_other_warning_of_django_is_heard(monkeypatch):
+    monkeypatch.setattr(Job._meta, "ordering", ["nowhere"])
+
+    assert [message.id for message in Job.check(databases=["default"])] == ["models.E015"]
 
 
 def test_every_ending_without_an_exception_has_a_class():

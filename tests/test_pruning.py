@@ -18,7 +18,12 @@ from dayfly import queue
 from dayfly.management import progress, prunecommand
 from dayfly.models import Job, Run, Worker
 from dayfly.queue.database import from_uuid
+from tests.frameworks import PACKAGE
 from tests.test_queue import EVERY, settle
+
+OURS = "dayfly.backend.DatabaseBackend"
+IMMEDIATE = f"{PACKAGE}.backends.immediate.ImmediateBackend"
+SET = f'Set its BACKEND to "{OURS}".'
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,7 +66,7 @@ def test_jobs_that_ended_two_weeks_ago_go_with_their_runs(ended: Ended) -> None:
 
     said = prune()
 
-    assert said == "Deleted 2 finished jobs with their runs, and the rows of 0 workers.\n"
+    assert said == "Deleted 2 finished jobs with their runs, and 0 rows of workers.\n"
     assert left() == {young}
     assert Run.objects.count() == 1
 
@@ -101,6 +106,7 @@ def test_failed_jobs_may_be_kept_for_less_long(ended: Ended) -> None:
     [
         (["--queues=mail"], {"default", "reports"}),
         (["--queue-name", "mail, reports"], {"default"}),
+        (["--queue=mail"], {"default", "reports"}),
         (["--exclude-queues=mail"], {"mail"}),
         (["--queues=*"], set()),
         (["--queues=mail,reports", "--exclude-queues=mail"], {"default", "mail"}),
@@ -154,7 +160,7 @@ def test_job_that_somebody_holds_is_not_waited_for(ended: Ended) -> None:
             id_ = from_uuid(other, held)
             cursor.execute("SELECT id FROM dayfly_job WHERE id = %s FOR UPDATE", [id_])
             assert cursor.fetchone()
-        assert "Deleted 1 finished jobs" in prune()
+        assert "Deleted 1 finished job with its runs" in prune()
     finally:
         other.close()
 
@@ -195,7 +201,7 @@ def test_workers_that_ended_go_unless_they_hold_jobs(job: Any, worker: Any) -> N
     Worker.objects.filter(id__in=[lost.id, holding.id]).update(lost_at=LONG_AGO)
     Worker.objects.filter(id=young.id).update(stopped_at=F("started_at"))
 
-    assert "and the rows of 2 workers." in prune()
+    assert "and 2 rows of workers." in prune()
     assert set(Worker.objects.all()) == {alive, holding, young}
 
 
@@ -205,24 +211,24 @@ def test_worker_stays_for_as_long_as_its_runs(ended: Ended) -> None:
     ended(20)
     Worker.objects.update(stopped_at=LONG_AGO)
 
-    assert "and the rows of 0 workers." in prune("--queues=mail")
+    assert "and 0 rows of workers." in prune("--queues=mail")
     assert Run.objects.get().worker.name == "holder"
-    assert "and the rows of 1 workers." in prune()
+    assert "and 1 row of a worker." in prune()
 
 
 def test_workers_of_other_backends_stay(worker: Any) -> None:
     worker("other")
     Worker.objects.update(stopped_at=LONG_AGO, backend_name="other")
 
-    assert "and the rows of 0 workers." in prune()
+    assert "and 0 rows of workers." in prune()
 
 
 def test_worker_stays_while_failed_jobs_are_kept(worker: Any) -> None:
     worker()
     Worker.objects.update(stopped_at=F("started_at") - timedelta(days=20))
 
-    assert "the rows of 0 workers." in prune("--failed-min-age-days=30")
-    assert "the rows of 1 workers." in prune()
+    assert "0 rows of workers." in prune("--failed-min-age-days=30")
+    assert "1 row of a worker." in prune()
 
 
 @pytest.mark.parametrize(
@@ -239,6 +245,36 @@ def test_wrong_flags_are_one_sentence(flag: str, words: str) -> None:
         prune(flag)
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (
+            {"default": {"BACKEND": OURS, "OPTIONS": {"LEASE_SECOND": 9}}},
+            """TASKS["default"]["OPTIONS"]: 'LEASE_SECOND' is not an option."""
+            " Did you mean LEASE_SECONDS?",
+        ),
+        (
+            {"mail": {"BACKEND": OURS}, "reports": {"BACKEND": OURS}},
+            "TASKS has no entry 'default'; its entries are mail, reports.",
+        ),
+        (
+            {"default": {"BACKEND": IMMEDIATE}},
+            f"TASKS['default'] is not a backend of dayfly. {SET}",
+        ),
+        ({"default": {"QUEUES": []}}, f"TASKS['default'] has no BACKEND. {SET}"),
+    ],
+)
+def test_wrong_entry_of_tasks_is_one_sentence(
+    settings: Any, tasks: dict[str, Any], message: str
+) -> None:
+    settings.TASKS = tasks
+
+    with pytest.raises(CommandError) as caught:
+        prune()
+
+    assert str(caught.value) == message
 
 
 def test_age_without_measure_deletes_nothing(ended: Ended) -> None:
@@ -264,6 +300,27 @@ def test_database_without_tables_is_one_sentence() -> None:
                     cursor.execute("ALTER TABLE dayfly_elsewhere RENAME TO dayfly_job")
 
     assert "\n" not in str(caught.value)
+
+
+def test_queue_that_nothing_can_be_enqueued_on_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    prune("--backend=second", "--queues=mail,reprots")
+    prune("--backend=second", "--exclude-queues=reports")
+
+    assert caplog.messages == [
+        "No task can be enqueued on reprots: QUEUES of TASKS['second'] has only mail, reports."
+    ]
+
+
+def test_nothing_is_said_where_nothing_is_wanted(
+    ended: Ended, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended(20)
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+
+    assert prune("-v", "0", "--queues=default") == ""
+    assert prune("-v", "0", "--backend=second", "--queues=reprots") == ""
+    assert (terminal.getvalue(), caplog.messages, left()) == ("", [], set())
 
 
 class Terminal(io.StringIO):

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router, transaction
 
 from dayfly import results
@@ -34,7 +36,7 @@ from dayfly.compat import (
     task_backends,
     task_enqueued,
 )
-from dayfly.conf import OptionError, Settings
+from dayfly.conf import OptionError, Settings, misplaced
 from dayfly.exceptions import ArgumentsNotJSON, ArgumentsTooLarge, TaskNotAllowed, TaskNotFound
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class DatabaseBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         super().__init__(alias, dict(params))
+        #: Options beside OPTIONS, as (message, hint).
+        self.misplaced = misplaced(params, alias)
         self._notified_at: dict[str, float] = {}
 
     @cached_property
@@ -79,6 +83,8 @@ class DatabaseBackend(BaseTaskBackend):
             OptionError: an option is wrong. Not when the backend is built: the
                 system check must get a chance to say so.
         """
+        for message, hint in self.misplaced:
+            raise OptionError(message, hint)
         return Settings.from_options(self.options, self.alias)
 
     @property
@@ -86,6 +92,7 @@ class DatabaseBackend(BaseTaskBackend):
         """The database alias of the tables: the option's, or the routers' choice."""
         if self.settings.database is not None:
             return self.settings.database
+        _refuse_missing_app()
         from dayfly.models import Job
 
         return str(router.db_for_write(Job))
@@ -146,6 +153,7 @@ class DatabaseBackend(BaseTaskBackend):
             TaskResultDoesNotExist: no such job in this backend.
             TaskNotFound: the code has no task under the job's path any more.
         """
+        _refuse_missing_app()
         from dayfly.models import Job
 
         try:
@@ -193,6 +201,7 @@ class DatabaseBackend(BaseTaskBackend):
         self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[NewJob, dict[str, Any]]:
         """Check a call and make a row of it. Touches no database."""
+        _refuse_missing_app()
         from dayfly.queue import NewJob
 
         settings = self.settings  # Raises when an option is wrong, before anything else.
@@ -255,6 +264,13 @@ class DatabaseBackend(BaseTaskBackend):
 def database_backends() -> list[DatabaseBackend]:
     """Give the backends in TASKS that are ours."""
     return [one for one in task_backends.all() if isinstance(one, DatabaseBackend)]
+
+
+def _refuse_missing_app() -> None:
+    """Say what to do before the import of the models says something about an app_label."""
+    if not apps.is_installed("dayfly"):
+        message = 'Add "dayfly" to INSTALLED_APPS, then run: python manage.py migrate.'
+        raise ImproperlyConfigured(message)
 
 
 def _check_run_after(task: Task[..., Any]) -> None:

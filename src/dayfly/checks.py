@@ -20,7 +20,7 @@ from django.core.management import find_commands
 from django.db import connections
 
 from dayfly.backend import DatabaseBackend, database_backends
-from dayfly.conf import problems
+from dayfly.conf import is_there, problems
 
 
 @register(Tags.compatibility)
@@ -59,12 +59,34 @@ def check_backend(backend: DatabaseBackend) -> Iterator[CheckMessage]:
     wrong = problems(backend.options)
     for message, hint in wrong:
         yield Error(f'{place}["OPTIONS"]: {message}', hint=hint, id="dayfly.E001")
+    for message, hint in backend.misplaced:
+        yield Error(message, hint=hint, id="dayfly.E001")
     if not apps.is_installed("dayfly"):
         message = f"{place} uses dayfly.backend.DatabaseBackend, but the app is not installed."
         yield Error(message, hint='Add "dayfly" to INSTALLED_APPS.', id="dayfly.E002")
-    elif not wrong:
+    elif not wrong and not backend.misplaced:
         yield from _check_database(backend, place)
         yield from _check_launcher(backend, place)
+        yield from _check_names(backend, place)
+
+
+def _check_names(backend: DatabaseBackend, place: str) -> Iterator[CheckMessage]:
+    """Warn of modules that are not there, before a worker, a template or a child looks for them."""
+    settings = backend.settings
+    named = [("TEMPLATE_SETTINGS", settings.template_settings, settings.template_settings)]
+    named += [("PRELOAD", module, module) for module in settings.preload]
+    for option, path in (
+        ("RECYCLE_POLICY", settings.recycle_policy),
+        ("TEMPLATE_WARM_UP", settings.template_warm_up),
+    ):
+        named.append((option, path, path and path.rpartition(".")[0]))
+    for option, value, module in named:
+        if module and not is_there(module):
+            message = (
+                f'{place}["OPTIONS"]: {option} names {value!r}, but there is no module {module}.'
+            )
+            hint = "Correct the name, or see to it that the module can be imported."
+            yield Warning(message, hint=hint, id="dayfly.W004")
 
 
 def _check_launcher(backend: DatabaseBackend, place: str) -> Iterator[CheckMessage]:

@@ -9,8 +9,10 @@ task): the system check reports them, and whoever enqueues or runs gets an Optio
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -116,6 +118,15 @@ class Settings:
         return cls(**{name.lower(): _tidy(value) for name, value in options.items()})
 
 
+def misplaced(entry: Mapping[str, Any], alias: str) -> list[tuple[str, str]]:
+    """List the options that stand in TASKS[alias] beside OPTIONS, where nobody reads them, as problems()."""
+    return [
+        (f"{name} belongs in OPTIONS of TASKS[{alias!r}].", f'Write "OPTIONS": {{"{name}": ...}}.')
+        for name in entry
+        if name in _RULES
+    ]
+
+
 def problems(options: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List what is wrong with *options*, each as (message, hint)."""
     if not isinstance(options, Mapping):
@@ -139,11 +150,26 @@ def _contradictions(options: Mapping[str, Any]) -> list[tuple[str, str]]:
     return []
 
 
+def is_there(module: str) -> bool:
+    """Tell whether a module can be found; of what is the user's, only packages above it are imported."""
+    try:
+        return module in sys.modules or find_spec(module) is not None
+    except Exception:  # noqa: BLE001 - packages of the user's may fail in any way
+        return False  # what stands above it is not there either, or fails when it is imported
+
+
 def _suggestion(name: object) -> str:
     """Say which option may have been meant."""
-    near = difflib.get_close_matches(str(name).upper(), list(_RULES), n=1)
-    if near:
-        return f"Did you mean {near[0]}?"
+    text = str(name).upper()
+    meant = _ALSO_CALLED.get(text)
+    if meant is None:
+        # TIMOUT is unlike TIMEOUT_SECONDS, but like what people remember of it.
+        by_stem = {one.removesuffix("_SECONDS").removesuffix("_BYTES"): one for one in _RULES}
+        known = by_stem | {one: one for one in _RULES}
+        near = difflib.get_close_matches(text, list(known), n=1)
+        meant = known[near[0]] if near else None
+    if meant is not None:
+        return f"Did you mean {meant}?"
     return f"The options are {', '.join(sorted(_RULES))}."
 
 
@@ -236,6 +262,10 @@ _RULES: dict[str, tuple[Test, str]] = {
     "INTERVAL": (_seconds(0), "a number of seconds, 0 or more"),
     "GRACE_SECONDS": (_or_none(_seconds(0)), "a number of seconds, 0 or more, or None"),
 }
+
+
+#: What other task queues call an option, which no likeness leads to.
+_ALSO_CALLED = dict.fromkeys(("WORKERS", "PROCESSES", "THREADS"), "CONCURRENCY")
 
 
 def settings_for(alias: str) -> Settings:

@@ -20,3 +20,8 @@ def growth(start_bytes: int | None, end_bytes: int | None) -> str:
 def seconds(duration: float | None) -> str:
     """Write a duration, "1.24s"."""
     return "?" if duration is None else f"{duration:.2f}s"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number of things: counted(1, "task") is "1 task", counted(2, "task") "2 tasks"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from django.test import override_settings
 from dayfly.compat import task_backends
 from dayfly.executor import AfterCalls
 from dayfly.management import workercommand
+from dayfly.worker import announcer
 from dayfly.worker.options import WorkerOptions, default_name, usable_cpus
 from tests.lifecycle.policies import InPairs
 
@@ -76,6 +78,7 @@ def test_flag_overrules_its_option(
         (["--queues=mail, reports,"], ("mail", "reports"), ()),
         (["--queues=mail,*"], None, ()),
         (["--queue-name=mail"], ("mail",), ()),
+        (["--queue=mail"], ("mail",), ()),
         (["--exclude-queues=mail,reports"], None, ("mail", "reports")),
     ],
 )
@@ -152,6 +155,51 @@ def test_queue_that_nothing_can_be_enqueued_on_is_told(caplog: pytest.LogCapture
     ]
 
 
+FOR_TEMPLATES = {
+    "PRELOAD": ["x"],
+    "TEMPLATE_WARM_UP": "a.b",
+    "TEMPLATE_MAX_AGE_SECONDS": 60,
+    "TEMPLATE_MAX_GROWTH_BYTES": 1,
+}
+LEAN = {"TEMPLATE_SETTINGS": "tests.settings"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "options", "names"),
+    [
+        (["--preload=x", "--template-idle-seconds=1"], {}, ["PRELOAD", "TEMPLATE_IDLE_SECONDS"]),
+        (["--launcher=spawn"], FOR_TEMPLATES | LEAN, list(FOR_TEMPLATES)),
+        (["--launcher=fork"], LEAN, list(LEAN)),
+        (["--launcher=inline", "--preload=x"], LEAN, ["TEMPLATE_SETTINGS", "PRELOAD"]),
+        (["--launcher=template", "--template-idle-seconds=1"], FOR_TEMPLATES | LEAN, []),
+        (["--launcher=fork"], {"TEMPLATE_IDLE_SECONDS": None}, []),
+    ],
+)
+def test_options_for_a_template_are_warned_of_where_there_is_none(
+    caplog: pytest.LogCaptureFixture, flags: list[str], options: dict[str, Any], names: list[str]
+) -> None:
+    found = options_of(*flags, **options)
+
+    announcer.starting(found)
+
+    warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert [text.partition(" is without effect ")[0] for text in warnings] == names
+    assert all(f"with launcher={found.launcher}" in text for text in warnings)
+
+
+def test_settings_of_a_template_are_found_without_an_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_for_tasks").mkdir()
+    (tmp_path / "only_for_tasks" / "__init__.py").write_text("1 / 0")
+    (tmp_path / "only_for_tasks" / "settings.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    options = options_of("--template-settings=only_for_tasks.settings")
+
+    assert options.template_settings == "only_for_tasks.settings"
+
+
 def test_flags_of_django_may_stand_behind_the_subcommand() -> None:
     parser = load_command_class("dayfly", "dayfly").create_parser("manage.py", "dayfly")
 
@@ -162,6 +210,38 @@ def test_flags_of_django_may_stand_behind_the_subcommand() -> None:
     assert behind == in_front
     assert (behind.settings, behind.verbosity, behind.traceback) == ("one", 2, True)
     assert (neither.settings, neither.verbosity, neither.traceback) == (None, 1, False)
+
+
+@pytest.mark.parametrize(("subcommand", "typo"), [("prune", "--dryrun"), ("worker", "--bach")])
+def test_subcommand_that_is_given_what_it_does_not_know_shows_its_own_usage(
+    capsys: pytest.CaptureFixture[str], subcommand: str, typo: str
+) -> None:
+    command = load_command_class("dayfly", "dayfly")
+    command._called_from_command_line = True
+    parser = command.create_parser("manage.py", "dayfly")
+
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args([subcommand, typo])
+
+    said = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert said.startswith(f"usage: manage.py dayfly {subcommand} ")
+    assert f"unrecognized arguments: {typo}" in said
+    with pytest.raises(CommandError, match=f"unrecognized arguments: {typo}"):
+        call_command("dayfly", subcommand, typo)
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "words"),
+    [("prune", "Jobs that wait or run are never touched."), ("worker", "ask twice to stop them")],
+)
+def test_help_of_a_subcommand_says_what_it_does(subcommand: str, words: str) -> None:
+    parser = load_command_class("dayfly", "dayfly").create_parser("manage.py", "dayfly")
+    (subparsers,) = (each for each in parser._actions if each.dest == "subcommand")
+    described = subparsers.choices[subcommand]
+
+    assert words in " ".join(described.format_help().split())
+    assert [action.dest for action in described._actions if not action.help] == []
 
 
 def test_flag_of_db_worker_is_accepted() -> None:

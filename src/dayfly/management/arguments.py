@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 
 from django.core.management.base import CommandError
@@ -10,6 +11,8 @@ from django.db import connections
 
 from dayfly.backend import DatabaseBackend
 from dayfly.compat import InvalidTaskBackend, task_backends
+
+logger = logging.getLogger("dayfly")
 
 
 def database_backend(alias: str) -> DatabaseBackend:
@@ -19,13 +22,11 @@ def database_backend(alias: str) -> DatabaseBackend:
     Raises:
         CommandError: there is none, it is not dayfly's, or its database is not in DATABASES.
     """
-    try:
-        backend = task_backends[alias]
-    except InvalidTaskBackend as error:
-        raise CommandError(str(error)) from error
+    backend = _backend(alias)
     if not isinstance(backend, DatabaseBackend):
         message = (
-            f"Backend {alias!r} is not a database backend of dayfly: look at TASKS[{alias!r}]."
+            f"TASKS[{alias!r}] is not a backend of dayfly."
+            ' Set its BACKEND to "dayfly.backend.DatabaseBackend".'
         )
         raise CommandError(message)
     if backend.database not in connections:
@@ -35,6 +36,35 @@ def database_backend(alias: str) -> DatabaseBackend:
         )
         raise CommandError(message)
     return backend
+
+
+def _backend(alias: str) -> object:
+    """Return whatever backend TASKS names, or say what is wrong with its entry."""
+    entries = task_backends.settings
+    if alias not in entries:
+        message = f"TASKS has no entry {alias!r}; its entries are {', '.join(map(str, entries))}."
+        raise CommandError(message)
+    if "BACKEND" not in entries[alias]:
+        message = (
+            f'TASKS[{alias!r}] has no BACKEND. Set its BACKEND to "dayfly.backend.DatabaseBackend".'
+        )
+        raise CommandError(message)
+    try:
+        return task_backends[alias]
+    except InvalidTaskBackend as error:
+        raise CommandError(str(error)) from error
+
+
+def warn_of_unknown_queues(backend: DatabaseBackend, queues: tuple[str, ...]) -> None:
+    """Say of which no task can be enqueued; jobs of yesterday's settings may still be there."""
+    unknown = sorted(set(queues) - {"*"} - backend.queues) if backend.queues else []
+    if unknown:
+        logger.warning(
+            "No task can be enqueued on %s: QUEUES of TASKS[%r] has only %s.",
+            ", ".join(unknown),
+            backend.alias,
+            ", ".join(sorted(backend.queues)),
+        )
 
 
 def names(text: str) -> tuple[str, ...]:

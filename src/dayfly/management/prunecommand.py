@@ -6,13 +6,20 @@ from argparse import ArgumentParser
 from functools import partial
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import Error
 
 from dayfly import queue
+from dayfly.exceptions import DayflyError
 from dayfly.management import arguments
 from dayfly.management.progress import progress_bar
+from dayfly.units import counted
 
+DESCRIPTION = (
+    "Delete jobs that finished long ago, with their runs, and the rows of workers that ended."
+    " Jobs that wait or run are never touched."
+)
 #: How many jobs go in one transaction.
 JOBS_AT_ONCE = 500
 
@@ -28,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="The same for jobs that failed (default: as --min-age-days).",
     )  # fmt: skip
     parser.add_argument(
-        "--queues", "--queue-name", dest="queues", default="*", metavar="NAMES",
+        "--queues", "--queue", "--queue-name", dest="queues", default="*", metavar="NAMES",
         help="Only jobs of these queues, separated by commas (default: *, all).",
     )  # fmt: skip
     parser.add_argument(
@@ -51,13 +58,21 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
     Raises:
         CommandError: an option is wrong, or the database cannot be used; one sentence says why.
     """
-    using = arguments.database_backend(options["backend_name"]).database
+    try:
+        backend = arguments.database_backend(options["backend_name"])
+        using = backend.database
+    except (DayflyError, ImproperlyConfigured) as error:
+        raise CommandError(str(error)) from error
     pruning = make_pruning(options)
+    is_silent = options["verbosity"] == 0
+    if not is_silent:
+        arguments.warn_of_unknown_queues(backend, (*(pruning.queues or ()), *pruning.exclude))
     try:
         if options["dry_run"]:
             jobs, workers = queue.count_prunable(pruning, using=using), None
         else:
-            jobs, workers = _prune(pruning, using), queue.prune_workers(pruning, using=using)
+            jobs = _prune(pruning, using, shows_progress=not is_silent)
+            workers = queue.prune_workers(pruning, using=using)
     except Error as error:
         message = (
             f"The database cannot be used: {' '.join(str(error).split()).rstrip('.?!')}. What was"
@@ -65,12 +80,15 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
             f" --database={using}` run?"
         )
         raise CommandError(message) from error
+    if not is_silent:
+        command.stdout.write(_told(jobs, workers))
+
+
+def _told(jobs: int, workers: int | None) -> str:
+    what = counted(jobs, "finished job with its runs", "finished jobs with their runs")
     if workers is None:
-        command.stdout.write(f"Would delete {jobs} finished jobs with their runs.")
-    else:
-        command.stdout.write(
-            f"Deleted {jobs} finished jobs with their runs, and the rows of {workers} workers."
-        )
+        return f"Would delete {what}."
+    return f"Deleted {what}, and {counted(workers, 'row of a worker', 'rows of workers')}."
 
 
 def make_pruning(options: dict[str, Any]) -> queue.Pruning:
@@ -93,9 +111,10 @@ def make_pruning(options: dict[str, Any]) -> queue.Pruning:
     )
 
 
-def _prune(pruning: queue.Pruning, using: str) -> int:
+def _prune(pruning: queue.Pruning, using: str, *, shows_progress: bool) -> int:
     total = 0
-    with progress_bar(partial(queue.count_prunable, pruning, using=using), unit="job") as done:
+    count_all = partial(queue.count_prunable, pruning, using=using)
+    with progress_bar(count_all if shows_progress else lambda: None, unit="job") as done:
         while count := queue.prune(pruning, limit=JOBS_AT_ONCE, using=using):
             total += count
             done(count)

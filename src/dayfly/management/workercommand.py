@@ -17,17 +17,21 @@ from django.db.utils import Error
 from django.utils.module_loading import import_string
 
 from dayfly import queue
-from dayfly.backend import DatabaseBackend
-from dayfly.conf import Settings
+from dayfly.conf import Settings, is_there
 from dayfly.exceptions import DayflyError
 from dayfly.executor import AfterCalls, RecyclePolicy
 from dayfly.management import arguments
 from dayfly.management.progress import progress_bar
+from dayfly.worker import settingsfile
 from dayfly.worker.options import WorkerOptions, default_name, usable_cpus
 from dayfly.worker.worker import Worker
 
 logger = logging.getLogger("dayfly")
 
+DESCRIPTION = (
+    "Run background tasks, each in a process of its own, which dies with the task. "
+    "Stop with Ctrl-C or SIGTERM: running tasks finish; ask twice to stop them, too."
+)
 LOG_LEVELS = {0: logging.CRITICAL, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 
 
@@ -35,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags; a flag that is not given leaves the matching option of TASKS in force."""
     which = parser.add_argument_group("which jobs")
     which.add_argument(
-        "--queues", "--queue-name", dest="queues", default=None, metavar="NAMES",
+        "--queues", "--queue", "--queue-name", dest="queues", default=None, metavar="NAMES",
         help="Queues to serve, separated by commas; * for all (default: all).",
     )  # fmt: skip
     which.add_argument(
@@ -167,13 +171,14 @@ def make_options(options: dict[str, Any]) -> WorkerOptions:
     exclude = arguments.names(options["exclude_queues"])
     if not queues:
         raise CommandError("--queues names no queue: give names, separated by commas, or * for all")
-    _warn_of_unknown_queues(backend, queues + exclude)
+    arguments.warn_of_unknown_queues(backend, queues + exclude)
     if exclude and "*" not in queues:
         raise CommandError("--exclude-queues can only be used with --queues=*")
     worker_id = options["worker_id"]
     if worker_id is not None and not 0 < len(worker_id) <= 64:
         raise CommandError("--worker-id must have 1 to 64 characters")
     template_settings = chosen("template_settings", "template_settings")
+    _refuse_missing_settings(template_settings)
     preload = options.get("preload")
     return WorkerOptions(
         settings=settings,
@@ -205,21 +210,20 @@ def make_options(options: dict[str, Any]) -> WorkerOptions:
     )
 
 
+def _refuse_missing_settings(module: str | None) -> None:
+    """Refuse what every template would fail on, for as long as the worker lives."""
+    # First without imports: a package may be one that only tasks can import, or are to pay for.
+    if module and settingsfile.find(module) is None and not is_there(module):
+        message = (
+            f"There is no settings module {module!r}: correct TEMPLATE_SETTINGS or"
+            " --template-settings, or see to it that the module can be imported."
+        )
+        raise CommandError(message)
+
+
 def _count_ready(options: WorkerOptions) -> int | None:
     """Return how many jobs a batch has to run; None where no end is in sight."""
     return queue.count_ready(options.selection, using=options.using) if options.batch else None
-
-
-def _warn_of_unknown_queues(backend: DatabaseBackend, names: tuple[str, ...]) -> None:
-    """Say of which no task can be enqueued; jobs of yesterday's settings may still be there."""
-    unknown = sorted(set(names) - {"*"} - backend.queues) if backend.queues else []
-    if unknown:
-        logger.warning(
-            "No task can be enqueued on %s: QUEUES of TASKS[%r] has only %s.",
-            ", ".join(unknown),
-            backend.alias,
-            ", ".join(sorted(backend.queues)),
-        )
 
 
 def _policy(settings: Settings, calls: int, jitter: int) -> RecyclePolicy:

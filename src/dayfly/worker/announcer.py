@@ -8,6 +8,7 @@ import sys
 
 from django.apps import apps
 
+from dayfly.conf import Settings
 from dayfly.executor import memory
 from dayfly.executor.outcome import Outcome, RunReport
 from dayfly.queue import Claim, Rescued
@@ -38,10 +39,15 @@ def starting(options: WorkerOptions) -> None:
         len(list(apps.get_app_configs())),
         os.environ.get("DJANGO_SETTINGS_MODULE", "-"),
     )
-    if options.is_inline and options.template_settings:
+    if options.template_settings and not options.loads_project:
         logger.warning(
-            "TEMPLATE_SETTINGS is without effect with launcher=inline: tasks see the settings of the"
-            " worker."
+            "TEMPLATE_SETTINGS is without effect with launcher=%s: tasks see the settings of the"
+            " worker.",
+            options.launcher,
+        )
+    for name in _unheeded(options):
+        logger.warning(
+            "%s is without effect with launcher=%s, only with template.", name, options.launcher
         )
     if options.launcher not in ("fork", "inline"):
         logger.info(
@@ -55,6 +61,23 @@ def starting(options: WorkerOptions) -> None:
             "PYTHONDONTWRITEBYTECODE is set: each child compiles the modules of its task anew,"
             " about 1 ms for each 100 lines. Unset it, or compile before: python -m compileall"
         )
+
+
+def _unheeded(options: WorkerOptions) -> list[str]:
+    """Name the options that were given for a template where there is none."""
+    if options.launcher == "template":
+        return []
+    settings, default = options.settings, Settings()
+    given = {
+        "PRELOAD": options.preload,
+        "TEMPLATE_WARM_UP": options.warm_up,
+        # None: it never leaves, as one that is not there.
+        "TEMPLATE_IDLE_SECONDS": options.template_idle_seconds
+        not in (None, default.template_idle_seconds),
+        "TEMPLATE_MAX_AGE_SECONDS": settings.template_max_age_seconds,
+        "TEMPLATE_MAX_GROWTH_BYTES": settings.template_max_growth_bytes,
+    }
+    return [name for name, value in given.items() if value]
 
 
 def stopped(options: WorkerOptions, count: int) -> None:

@@ -80,6 +80,11 @@ class WorkerOptions:
         return self.launcher == "inline"
 
     @property
+    def loads_project(self) -> bool:
+        """Whether children come from an interpreter of their own, which may load other settings."""
+        return self.launcher in ("template", "spawn")
+
+    @property
     def forks(self) -> bool:
         """Whether this process may be forked: also where a template may be refused."""
         return self.launcher in ("fork", "template")

@@ -13,10 +13,7 @@ from dayfly.management import workercommand
 class Command(BaseCommand):
     """Run background tasks, each in a process of its own."""
 
-    help = (
-        "Run background tasks, each in a process of its own, which dies with the task. "
-        "Stop with Ctrl-C or SIGTERM: running tasks finish; ask twice to stop them, too."
-    )
+    help = workercommand.DESCRIPTION
     # A worker needs no URL conf, no templates, no admin: lean settings leave them out.
     requires_system_checks: list[str] = []
 
