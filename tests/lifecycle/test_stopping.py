@@ -32,7 +32,7 @@ def test_first_signal_lets_the_running_task_finish(tmp_path: Path, number: int) 
     with running_worker("--concurrency=1") as worker:
         waits_for(mark)
         worker.signal(number)
-        worker.says("Stopping: no more claims, 1 tasks finish.")
+        worker.says("Stopping: no more claims, 1 task finishes. Ask again to stop it.")
         assert worker.process.poll() is None
         go.touch()
         code = worker.ends()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.test import override_settings
 
 from dayfly.compat import task_backends
+from dayfly.conf import Settings
 from dayfly.executor import AfterCalls
 from dayfly.management import workercommand
 from dayfly.worker import announcer
@@ -319,3 +321,48 @@ def test_project_says_how_much_is_logged_unless_a_flag_does(
     workercommand._configure_logging(verbosity, io.StringIO())
 
     assert logger.level == level
+
+
+def test_line_of_the_log_tells_when_and_how_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.Logger("apart")  # noqa: LOG001 - one that is in nobody's tree
+    monkeypatch.setattr(workercommand, "logger", logger)
+    stream = io.StringIO()
+    workercommand._configure_logging(1, stream)
+
+    logger.warning("Look.")
+
+    assert re.fullmatch(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] WARNING Look\.\n", stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("count", "lines"),
+    [
+        (
+            1,
+            [
+                "Stopping: no more claims, 1 task finishes. Ask again to stop it.",
+                "Stopping 1 running task: it goes back.",
+                "Stopped after 1 task.",
+            ],
+        ),
+        (
+            2,
+            [
+                "Stopping: no more claims, 2 tasks finish. Ask again to stop them.",
+                "Stopping 2 running tasks: they go back.",
+                "Stopped after 2 tasks.",
+            ],
+        ),
+    ],
+)
+def test_one_task_is_not_said_to_be_many(
+    caplog: pytest.LogCaptureFixture, count: int, lines: list[str]
+) -> None:
+    options = WorkerOptions(settings=Settings(), name="me")
+
+    with caplog.at_level(logging.INFO):
+        announcer.stopping(options, running=count)
+        announcer.hurrying(running=count)
+        announcer.stopped(options, count)
+
+    assert [text.partition(" worker_id=")[0] for text in caplog.messages] == lines

@@ -32,6 +32,7 @@ DESCRIPTION = (
     "Run background tasks, each in a process of its own, which dies with the task. "
     "Stop with Ctrl-C or SIGTERM: running tasks finish; ask twice to stop them, too."
 )
+LOG_FORMAT, LOG_MOMENT = "[{asctime}] {levelname} {message}", "%Y-%m-%d %H:%M:%S"
 LOG_LEVELS = {0: logging.CRITICAL, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 
 
@@ -251,5 +252,5 @@ def _configure_logging(verbosity: int, stream: Any) -> None:
         logger.setLevel(LOG_LEVELS[verbosity])
     if not logger.hasHandlers():
         handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("[{asctime}] {message}", "%H:%M:%S", "{"))
+        handler.setFormatter(logging.Formatter(LOG_FORMAT, LOG_MOMENT, "{"))
         logger.addHandler(handler)

@@ -12,7 +12,7 @@ from dayfly.conf import Settings
 from dayfly.executor import memory
 from dayfly.executor.outcome import Outcome, RunReport
 from dayfly.queue import Claim, Rescued
-from dayfly.units import growth, megabytes, seconds
+from dayfly.units import counted, growth, megabytes, seconds
 from dayfly.worker.options import WorkerOptions
 
 logger = logging.getLogger("dayfly.worker")
@@ -80,9 +80,27 @@ def _unheeded(options: WorkerOptions) -> list[str]:
     return [name for name, value in given.items() if value]
 
 
+def stopping(options: WorkerOptions, *, running: int) -> None:
+    """Say what a worker does that was asked to stop."""
+    logger.info(
+        "Stopping: no more claims, %s. Ask again to stop %s. worker_id=%s",
+        counted(running, "task finishes", "tasks finish"),
+        "it" if running == 1 else "them",
+        options.name,
+    )
+
+
+def hurrying(*, running: int) -> None:
+    """Say what a worker does that was asked twice, or for long."""
+    logger.info(
+        "Stopping %s.",
+        counted(running, "running task: it goes back", "running tasks: they go back"),
+    )
+
+
 def stopped(options: WorkerOptions, count: int) -> None:
     """Say that a worker has come to its end, and was not ended."""
-    logger.info("Stopped after %d tasks. worker_id=%s", count, options.name)
+    logger.info("Stopped after %s. worker_id=%s", counted(count, "task"), options.name)
 
 
 def finished(claim: Claim, report: RunReport, *, show_output: bool = False) -> None:
@@ -168,9 +186,9 @@ def was_lost(options: WorkerOptions, *, jobs: int) -> None:
     """Say that others took this worker for dead."""
     logger.warning(
         "This worker was silent for longer than its lease of %g s, and others took over its"
-        " %d jobs; or somebody deleted its row. It stops their children and starts anew. worker_id=%s",
+        " %s; or somebody deleted its row. It stops their children and starts anew. worker_id=%s",
         options.lease_seconds,
-        jobs,
+        counted(jobs, "job"),
         options.name,
     )
 

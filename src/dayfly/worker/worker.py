@@ -343,16 +343,12 @@ class Worker:
             return False
         if not self._is_stopping:
             self._is_stopping = True
-            logger.info(
-                "Stopping: no more claims, %d tasks finish. Ask again to stop them. worker_id=%s",
-                self._executor.running,
-                self.options.name,
-            )
+            announcer.stopping(self.options, running=self._executor.running)
             self._executor.dismiss_standby()
         is_late = self.stop.seconds_left(self.options.grace_seconds) == 0
         if (self.stop.count > 1 or is_late) and not self._is_hurrying:
             self._is_hurrying = True
-            logger.info("Stopping %d running tasks: they go back.", self._executor.running)
+            announcer.hurrying(running=self._executor.running)
             self._executor.stop(grace_seconds=self.options.settings.kill_grace_seconds)
         return True
 
