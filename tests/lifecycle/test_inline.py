@@ -52,7 +52,7 @@ def test_task_runs_in_the_worker_and_is_recorded() -> None:
     assert (run.fork_seconds, run.parent_rss_before_fork_bytes) == (None, None)
     assert log.count("nothing is isolated") == 1
     assert "Children come from" not in log
-    assert "WARNING" not in log
+    assert log.count(" WARNING ") == 1
 
 
 def test_failures_are_recorded_and_the_worker_goes_on() -> None:
