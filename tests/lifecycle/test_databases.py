@@ -6,7 +6,7 @@ import json
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -250,23 +250,28 @@ def test_limit_of_time_acts_while_the_database_does_not_answer(tmp_path: Path) -
 
 
 @contextmanager
-def answering_no_heartbeat() -> Iterator[None]:
-    """Have the server take a minute for each heartbeat."""
+def triggered(event: str, body: str) -> Iterator[None]:
+    """Have PostgreSQL do something before each *event* on the row of a worker."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "CREATE FUNCTION take_a_minute() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            " PERFORM pg_sleep(60); RETURN new; END $$"
+            "CREATE FUNCTION of_test() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN {body}; RETURN new; END $$"
         )
         cursor.execute(
-            "CREATE TRIGGER take_a_minute BEFORE UPDATE ON dayfly_worker"
-            " FOR EACH ROW EXECUTE FUNCTION take_a_minute()"
+            f"CREATE TRIGGER of_test BEFORE {event} ON dayfly_worker"
+            " FOR EACH ROW EXECUTE FUNCTION of_test()"
         )
     try:
         yield
     finally:
         with connection.cursor() as cursor:
-            cursor.execute("DROP TRIGGER take_a_minute ON dayfly_worker")
-            cursor.execute("DROP FUNCTION take_a_minute")
+            cursor.execute("DROP TRIGGER of_test ON dayfly_worker")
+            cursor.execute("DROP FUNCTION of_test")
+
+
+def answering_no_heartbeat() -> AbstractContextManager[None]:
+    """Have the server take a minute for each heartbeat."""
+    return triggered("UPDATE", "PERFORM pg_sleep(60)")
 
 
 def is_somebody_kept_waiting() -> bool:
@@ -353,25 +358,16 @@ def test_worker_that_registers_anew_tries_again_when_the_database_goes_away() ->
 @contextmanager
 def hanging_up_on_the_next_registration() -> Iterator[None]:
     """Have the server end a connection that inserts a worker, once."""
-    with connection.cursor() as cursor:
-        # A sequence, as it counts on when the transaction that called it is gone.
-        cursor.execute("CREATE SEQUENCE registrations")
-        cursor.execute(
-            "CREATE FUNCTION hang_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            " IF nextval('registrations') = 1 THEN"
-            " PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN new; END $$"
-        )
-        cursor.execute(
-            "CREATE TRIGGER hang_up BEFORE INSERT ON dayfly_worker"
-            " FOR EACH ROW EXECUTE FUNCTION hang_up()"
-        )
-    try:
+    # A sequence, as it counts on when the transaction that called it is gone.
+    hang_up = (
+        "IF nextval('registrations') = 1 THEN"
+        " PERFORM pg_terminate_backend(pg_backend_pid()); END IF"
+    )
+    with (
+        altered("CREATE SEQUENCE registrations", "DROP SEQUENCE registrations"),
+        triggered("INSERT", hang_up),
+    ):
         yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("DROP TRIGGER hang_up ON dayfly_worker")
-            cursor.execute("DROP FUNCTION hang_up")
-            cursor.execute("DROP SEQUENCE registrations")
 
 
 @pytest.mark.skipif("connection.vendor != 'sqlite'", reason="asks SQLite whether its file is whole")

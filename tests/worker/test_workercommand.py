@@ -19,6 +19,7 @@ from dayfly.executor import AfterCalls
 from dayfly.management import workercommand
 from dayfly.worker import announcer
 from dayfly.worker.options import WorkerOptions, default_name, usable_cpus
+from tests.helpers import run_script
 from tests.lifecycle.policies import InPairs
 
 
@@ -366,3 +367,14 @@ def test_one_task_is_not_said_to_be_many(
         announcer.stopped(options, count)
 
     assert [text.partition(" worker_id=")[0] for text in caplog.messages] == lines
+
+
+def test_daemon_does_not_hold_what_draws_a_progress_bar() -> None:
+    program = """
+        import sys
+        from dayfly.management.progress import progress_bar
+        with progress_bar(lambda: None, unit="task") as done:
+            done(1)
+        print("tqdm" in sys.modules)
+    """
+    assert run_script(program).strip() == "False"

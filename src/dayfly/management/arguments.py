@@ -15,6 +15,33 @@ from dayfly.compat import InvalidTaskBackend, task_backends
 logger = logging.getLogger("dayfly")
 
 
+def add_selection(
+    parser: argparse._ActionsContainer, *, queues: str, exclude: str, backend: str
+) -> None:
+    """Declare the flags that say which jobs are meant, with the help that each command has for them."""
+    parser.add_argument(
+        "--queues", "--queue", "--queue-name",
+        dest="queues", default=None, metavar="NAMES", help=queues,
+    )  # fmt: skip
+    parser.add_argument("--exclude-queues", default="", metavar="NAMES", help=exclude)
+    parser.add_argument(
+        "--backend", dest="backend_name", default="default", metavar="ALIAS", help=backend
+    )
+
+
+def queue_names(text: str | None) -> tuple[str, ...]:
+    """
+    Read --queues; "*" among them, as without the flag, is all.
+
+    Raises:
+        CommandError: it names none.
+    """
+    found = ("*",) if text is None else names(text)
+    if not found:
+        raise CommandError("--queues names no queue: give names, separated by commas, or * for all")
+    return found
+
+
 def database_backend(alias: str) -> DatabaseBackend:
     """
     Return the backend of the entry *alias* of TASKS.

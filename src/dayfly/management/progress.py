@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 
 @contextmanager
@@ -12,14 +12,16 @@ def progress_bar(total: Callable[[], int | None], *, unit: str) -> Iterator[Call
     """
     Show how much of *total* is done: give a function to call with how many more are.
 
-    *total* is asked only where a bar can be shown; None is for work without an end.
+    *total* is asked on a terminal only; None is for work without an end. A worker that has none
+    must not hold what draws the bar.
     """
-    count = None
-    with suppress(ImportError):
-        from tqdm import tqdm
-
-        count = total() if sys.stderr is not None and sys.stderr.isatty() else None
+    count = total() if sys.stderr is not None and sys.stderr.isatty() else None
     if count is None:
+        yield _show_nothing
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
         yield _show_nothing
         return
     with tqdm(total=count, unit=unit) as bar:

@@ -14,6 +14,7 @@ from dayfly import queue
 from dayfly.exceptions import DayflyError
 from dayfly.management import arguments
 from dayfly.management.progress import progress_bar
+from dayfly.queue import prunings
 from dayfly.units import counted
 
 DESCRIPTION = (
@@ -34,18 +35,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--failed-min-age-days", type=arguments.days, default=None, metavar="DAYS",
         help="The same for jobs that failed (default: as --min-age-days).",
     )  # fmt: skip
-    parser.add_argument(
-        "--queues", "--queue", "--queue-name", dest="queues", default="*", metavar="NAMES",
-        help="Only jobs of these queues, separated by commas (default: *, all).",
-    )  # fmt: skip
-    parser.add_argument(
-        "--exclude-queues", default="", metavar="NAMES",
-        help="No jobs of these queues, separated by commas.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--backend", dest="backend_name", default="default", metavar="ALIAS",
-        help="The entry of TASKS whose jobs are deleted (default: default).",
-    )  # fmt: skip
+    arguments.add_selection(
+        parser,
+        queues="Only jobs of these queues, separated by commas (default: *, all).",
+        exclude="No jobs of these queues, separated by commas.",
+        backend="The entry of TASKS whose jobs are deleted (default: default).",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="Delete nothing, and say what would be deleted."
     )
@@ -69,10 +64,10 @@ def run(command: BaseCommand, options: dict[str, Any]) -> None:
         arguments.warn_of_unknown_queues(backend, (*(pruning.queues or ()), *pruning.exclude))
     try:
         if options["dry_run"]:
-            jobs, workers = queue.count_prunable(pruning, using=using), None
+            jobs, workers = prunings.count_prunable(pruning, using=using), None
         else:
             jobs = _prune(pruning, using, shows_progress=not is_silent)
-            workers = queue.prune_workers(pruning, using=using)
+            workers = prunings.prune_workers(pruning, using=using)
     except Error as error:
         message = (
             f"The database cannot be used: {' '.join(str(error).split()).rstrip('.?!')}. What was"
@@ -98,9 +93,7 @@ def make_pruning(options: dict[str, Any]) -> queue.Pruning:
     Raises:
         CommandError: --queues names none.
     """
-    names = arguments.names(options["queues"])
-    if not names:
-        raise CommandError("--queues names no queue: give names, separated by commas, or * for all")
+    names = arguments.queue_names(options["queues"])
     failed = options["failed_min_age_days"]
     return queue.Pruning(
         backend_name=options["backend_name"],
@@ -113,9 +106,9 @@ def make_pruning(options: dict[str, Any]) -> queue.Pruning:
 
 def _prune(pruning: queue.Pruning, using: str, *, shows_progress: bool) -> int:
     total = 0
-    count_all = partial(queue.count_prunable, pruning, using=using)
+    count_all = partial(prunings.count_prunable, pruning, using=using)
     with progress_bar(count_all if shows_progress else lambda: None, unit="job") as done:
-        while count := queue.prune(pruning, limit=JOBS_AT_ONCE, using=using):
+        while count := prunings.prune(pruning, limit=JOBS_AT_ONCE, using=using):
             total += count
             done(count)
     return total

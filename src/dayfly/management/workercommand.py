@@ -39,18 +39,12 @@ LOG_LEVELS = {0: logging.CRITICAL, 1: logging.INFO, 2: logging.DEBUG, 3: logging
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags; a flag that is not given leaves the matching option of TASKS in force."""
     which = parser.add_argument_group("which jobs")
-    which.add_argument(
-        "--queues", "--queue", "--queue-name", dest="queues", default=None, metavar="NAMES",
-        help="Queues to serve, separated by commas; * for all (default: all).",
-    )  # fmt: skip
-    which.add_argument(
-        "--exclude-queues", default="", metavar="NAMES",
-        help="Queues to leave out, separated by commas; only when all are served.",
-    )  # fmt: skip
-    which.add_argument(
-        "--backend", dest="backend_name", default="default", metavar="ALIAS",
-        help="The entry of TASKS whose jobs are run (default: default).",
-    )  # fmt: skip
+    arguments.add_selection(
+        which,
+        queues="Queues to serve, separated by commas; * for all (default: all).",
+        exclude="Queues to leave out, separated by commas; only when all are served.",
+        backend="The entry of TASKS whose jobs are run (default: default).",
+    )
     how = parser.add_argument_group("how they are run")
     how.add_argument(
         "--concurrency", type=arguments.positive, default=None, metavar="N",
@@ -168,10 +162,8 @@ def make_options(options: dict[str, Any]) -> WorkerOptions:
     def chosen(flag: str, option: str) -> Any:
         return options[flag] if options.get(flag) is not None else getattr(settings, option)
 
-    queues = ("*",) if options["queues"] is None else arguments.names(options["queues"])
+    queues = arguments.queue_names(options["queues"])
     exclude = arguments.names(options["exclude_queues"])
-    if not queues:
-        raise CommandError("--queues names no queue: give names, separated by commas, or * for all")
     arguments.warn_of_unknown_queues(backend, queues + exclude)
     if exclude and "*" not in queues:
         raise CommandError("--exclude-queues can only be used with --queues=*")

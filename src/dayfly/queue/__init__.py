@@ -9,6 +9,7 @@ Each verb takes `using`, a database alias, and is one statement or one short
 transaction. The hot ones are raw SQL: the worker's parent runs them for each job,
 and compiling a queryset costs more than the statement. Apart from `add`, which
 belongs to the caller's transaction, they are meant to be called outside of one.
+Those of pruning are in prunings.py alone: no worker needs them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 from dayfly.queue.claims import claim, held
 from dayfly.queue.entries import add, count_ready, next_due_seconds, notify, promote
 from dayfly.queue.outcomes import finish, note_exits
-from dayfly.queue.prunings import count_prunable, prune, prune_workers
 from dayfly.queue.rescues import has_stranded, rescue
 from dayfly.queue.rows import (
     Claim,
@@ -42,7 +42,6 @@ __all__ = [
     "Settlement",
     "add",
     "claim",
-    "count_prunable",
     "count_ready",
     "finish",
     "has_stranded",
@@ -52,8 +51,6 @@ __all__ = [
     "note_exits",
     "notify",
     "promote",
-    "prune",
-    "prune_workers",
     "register",
     "rescue",
     "retire",
