@@ -31,7 +31,8 @@ def main():
     ended = subprocess.run(
         [python, "manage.py", "demo"],
         cwd=Path(__file__).resolve().parent,
-        env=environment.environment_variables(),
+        # Whoever reads the commands that it prints is here, and not in its directory.
+        env=environment.environment_variables(SHOP_STARTED_IN=str(Path.cwd())),
     )
     return ended.returncode
 

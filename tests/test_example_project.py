@@ -17,6 +17,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,16 @@ def manage(*arguments: str, var: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=100,
     )
+
+
+def load_run_py() -> Any:
+    """Import the script that a person starts."""
+    spec = importlib.util.spec_from_file_location("example_run", PROJECT / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +223,54 @@ def test_printout_has_a_line_for_each_run(demo: Demo) -> None:
         lines = [line for line in demo.printed.splitlines() if line.startswith(called)]
         assert any(run["outcome"] in line for line in lines), called
     assert "The worker held between" in demo.printed
+
+
+def test_printout_tells_of_the_template_beside_the_worker(demo: Demo) -> None:
+    assert "a template process holds the whole project" in " ".join(demo.printed.split())
+
+
+def test_each_command_of_the_printout_has_a_line_of_its_own(demo: Demo) -> None:
+    lines = [line for line in demo.printed.splitlines() if "manage.py" in line]
+
+    assert [line.split()[2:] for line in lines] == [["createsuperuser"], ["runserver"]]
+
+
+@pytest.mark.parametrize("is_below", [True, False])
+def test_printout_names_commands_that_run_where_run_py_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_below: bool
+) -> None:
+    """From the checkout's root by relative paths, from elsewhere by absolute ones."""
+    place = PROJECT.parent if is_below else tmp_path
+    monkeypatch.chdir(place)
+    started: dict[str, Any] = {}
+    run_py = load_run_py()
+    monkeypatch.setattr(run_py.environment, "prepare", lambda *_, **__: sys.executable)
+    monkeypatch.setattr(run_py.sys, "argv", ["run.py"])
+
+    def note(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        started.update(how)
+        return subprocess.CompletedProcess(command, 0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_py.subprocess, "run", note)
+        run_py.main()
+    code = "from shop import printout; print(printout.manage('check'))"
+    variables = started["env"] | {
+        "SHOP_VAR_DIR": str(tmp_path),
+        "DJANGO_SETTINGS_MODULE": "shopsite.settings",
+        "PYTHONPATH": f"{PROJECT.parent / 'src'}:{PROJECT}",
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", f"import django; django.setup(); {code}"],
+        cwd=started["cwd"], env=variables, capture_output=True, text=True, timeout=60, check=True,
+    ).stdout.strip()  # fmt: skip
+
+    wanted = "example_project/manage.py" if is_below else str(PROJECT / "manage.py")
+    assert told.split()[1:] == [wanted, "check"]
+    ran = subprocess.run(
+        told.split(), cwd=place, env=variables, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_nothing_of_ours_warns(demo: Demo) -> None:

@@ -7,6 +7,7 @@ Everything is read from the rows that the worker wrote. An unknown figure is a d
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ from dayfly.models import Run
 MB = 1_000_000
 #: How the tasks end that do not return. That they end so is what they are for.
 ENDINGS = {"raises": "raised", "is_killed": "killed", "runs_too_long": "timed_out"}
+#: In words alone: a run records the worker and its child, not what the child was forked from.
+ABOUT_TEMPLATE = (
+    "Beside the worker, a template process holds the whole project: each child is forked from it,"
+    " and shares its pages. Its memory is in none of these figures."
+)
 HEADINGS = [
     ("", "", "seconds", "child MB", "peak", "new", "parent MB"),
     ("task", "outcome", "run", "start -> end", "MB", "modules", "before -> after"),
@@ -75,26 +81,28 @@ def mb(size: int | None) -> str:
 
 def explanation(runs: Sequence[Run]) -> str:
     """Say in a few sentences what the table shows, with its own figures."""
-    paragraphs = [about_memory(runs)]
+    paragraphs = [about_memory(runs), ABOUT_TEMPLATE]
     paragraphs += [
         f"{called(run)}: {run.message}" for run in runs if name_of(run) in ENDINGS and run.message
     ]
     paragraphs.append(
         "Whatever a child imported, kept or broke went back to the system when it ended. "
         f"Mails, invoices, thumbnails and the report are in {settings.VAR_DIR}; the rows are there "
-        f"too, and in the admin: {manage('createsuperuser')}, then {manage('runserver')}, and"
-        " look at http://127.0.0.1:8000/admin/."
+        "too, and in the admin, at http://127.0.0.1:8000/admin/ after these two commands:"
     )
-    return "\n\n".join(
+    filled = [
         textwrap.fill(text, 96, break_long_words=False, break_on_hyphens=False)
         for text in paragraphs
-    )
+    ]
+    # Not filled: what is to be copied stays on a line of its own.
+    commands = "\n".join(f"    {manage(command)}" for command in ("createsuperuser", "runserver"))
+    return "\n\n".join([*filled, commands])
 
 
 def manage(command: str) -> str:
-    """Write how this project's manage.py is called from where it was started."""
+    """Write how this project's manage.py is called from where the reader started it, or `run.py`."""
     script = Path(settings.BASE_DIR, "manage.py")
-    here = Path.cwd()
+    here = Path(os.environ.get("SHOP_STARTED_IN") or Path.cwd())
     words = [Path(sys.executable), script]
     shown = [
         str(each.relative_to(here)) if each.is_relative_to(here) else str(each) for each in words
